@@ -1,0 +1,4 @@
+"""The thin library of the course. Imports run downwards only:
+
+notebooks -> checks, analysis -> train -> data, model -> utils
+"""

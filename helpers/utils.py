@@ -1,0 +1,222 @@
+"""What every lesson needs first: the device, the seed, the budget of this machine, and pictures."""
+
+import datetime
+import os
+import platform
+import random
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import display
+
+ROOT = Path(__file__).resolve().parent.parent
+PROFILES = ("gpu", "cpu", "ci")
+
+
+# ---------------------------------------------------------------- the machine
+
+
+def device() -> torch.device:
+    """The fastest device that PyTorch can use here: cuda, then mps (Apple), then cpu."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def profile() -> str:
+    """Which budgets the lessons use: "gpu", "cpu" or "ci". COURSE_PROFILE overrides what is detected."""
+    chosen = os.environ.get("COURSE_PROFILE", "")
+    if not chosen:
+        return "cpu" if device().type == "cpu" else "gpu"
+    if chosen not in PROFILES:
+        raise ValueError(
+            f"COURSE_PROFILE={chosen!r} is not a profile. Allowed: {', '.join(PROFILES)}. "
+            "Set one of these, or unset the variable to let the course choose."
+        )
+    return chosen
+
+
+def pick(*, gpu, cpu, ci):
+    """The value for this machine: `epochs = pick(gpu=24, cpu=8, ci=1)`."""
+    return {"gpu": gpu, "cpu": cpu, "ci": ci}[profile()]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's and PyTorch's random numbers. The same seed gives the same run on the CPU."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def start(seed: int = 0) -> torch.device:
+    """First call of a lesson: seed, plot style, one printed line about the machine. Returns the device."""
+    seed_everything(seed)
+    plt.rcParams.update(STYLE)
+    chosen = device()
+    name = torch.cuda.get_device_name() if chosen.type == "cuda" else f"{os.cpu_count()} cores"
+    print(f"Device: {chosen.type} ({name}). Profile: {profile()}. Seed: {seed}.")
+    return chosen
+
+
+def about(*names: str) -> None:
+    """Last call of a lesson: print the versions, device, data and date that its saved outputs come from."""
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, {platform.system()} {platform.machine()}")
+    print(f"Device: {device().type}. Profile: {profile()}. Data: {', '.join(names) or 'none'}.")
+    print(f"Run on {datetime.date.today().isoformat()}.")
+
+
+def checkpoint_path(lesson: str, data: str) -> Path:
+    """Where a lesson keeps its trained network: one file for each lesson, data set and profile.
+
+    The folder is `checkpoints/` in the repository, or the environment variable CHECKPOINT_DIR.
+    """
+    folder = Path(os.environ.get("CHECKPOINT_DIR") or ROOT / "checkpoints")
+    slug = re.sub(r"[^a-z0-9]+", "_", data.lower()).strip("_")
+    return folder / f"{lesson}_{slug}_{profile()}.pt"
+
+
+# ---------------------------------------------------------------- words on the page
+
+
+class Live:
+    """Text that replaces itself in place, so that a progress bar is saved once and not 400 times.
+
+    In a notebook it is one display that is updated; elsewhere only the final text is printed.
+    """
+
+    def __init__(self):
+        self.text = ""
+        self.handle = display({"text/plain": ""}, raw=True, display_id=True) if _in_notebook() else None
+
+    def show(self, text: str) -> None:
+        self.text = text
+        if self.handle:
+            self.handle.update({"text/plain": text}, raw=True)
+
+    def close(self, text: str | None = None) -> None:
+        """Leave `text` (or what was shown last) as the final state."""
+        self.show(self.text if text is None else text)
+        if not self.handle and self.text:
+            print(self.text)
+
+
+def _in_notebook() -> bool:
+    from IPython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+def bar(done: int, total: int, width: int = 20) -> str:
+    """A text progress bar: `bar(3, 4, 8)` is `[######--]`."""
+    filled = width * done // max(total, 1)
+    return f"[{'#' * filled}{'-' * (width - filled)}]"
+
+
+def compare(what: str, *, guess=None, measured, published=None, source: str = "") -> None:
+    """Print the reader's guess, the measured value and, where there is one, the published value.
+
+    Numbers are shown with four digits; anything that is no number as it is.
+    """
+    rows = [("your guess", "none written down" if guess is None else guess), ("measured here", measured)]
+    if published is not None:
+        rows.append((f"published ({source})" if source else "published", published))
+    width = max(len(label) for label, _ in rows)
+    print(what)
+    for label, value in rows:
+        print(f"  {label:<{width}}  {_number(value)}")
+
+
+def _number(value) -> str:
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+# ---------------------------------------------------------------- pictures
+
+STYLE = {
+    "figure.dpi": 100,
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "image.cmap": "Blues",
+    "image.interpolation": "nearest",
+    "savefig.bbox": "tight",
+}
+
+
+def figure(title: str, data: str | None, rows: int = 1, columns: int = 1, size: tuple = (7, 4), **kwargs):
+    """A figure with a title that states its finding and the name of the data it was made from.
+
+    Args:
+        title: what the figure shows, as a sentence.
+        data: `images.name`, printed small below the figure; None for a figure made from no images.
+        rows, columns: the panels.
+        size: width and height of the whole figure, in inches.
+        kwargs: passed to `plt.subplots`.
+
+    Returns:
+        (figure, axes): axes as from `plt.subplots`.
+    """
+    fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **kwargs)
+    fig.suptitle(title, fontsize=13)
+    if data is not None:
+        fig.supxlabel(f"data: {data}", fontsize=8, color="grey", x=0.99, ha="right")
+    return fig, axes
+
+
+def image_grid(x, labels=None, *, title: str, data: str, columns: int = 10, inches: float = 1.0):
+    """Show images as a grid, enlarged without smoothing, so that 32x32 pixels can be seen.
+
+    Args:
+        x: images (N, 3, H, W), uint8 or float in [0, 1].
+        labels: N short texts, one above each image.
+        title, data: as in `figure`.
+        columns: images a row.
+        inches: side of one image on the page.
+    """
+    count = len(x)
+    if count == 0:
+        raise ValueError("image_grid got 0 images: there is nothing to show. Pass at least one.")
+    if labels is not None and len(labels) != count:
+        raise ValueError(f"image_grid got {count} images and {len(labels)} labels: pass one label for each image.")
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    line = 0.2 * (1 + max(str(text).count("\n") for text in labels)) if labels is not None else 0
+    fig, axes = figure(title, data, rows, columns, size=(columns * inches, rows * (inches + line) + 0.7), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for i, ax in zip(range(count), axes.flat, strict=False):
+        ax.imshow(x[i].permute(1, 2, 0).cpu().numpy())
+        if labels is not None:
+            ax.set_title(labels[i], fontsize=9, pad=2)
+    plt.show()
+
+
+def curves(series: dict, *, title: str, data: str | None, xlabel: str, ylabel: str, x=None, ax=None, **axis):
+    """Draw one line for each entry of `series` (name -> values). `axis` goes to `ax.set`, e.g. yscale="log".
+
+    Without `ax` it makes and shows a figure of its own; with `ax` it draws there and `title` is that panel's.
+    """
+    own = ax is None
+    if own:
+        _, ax = figure(title, data)
+    for name, values in series.items():
+        ax.plot(range(1, len(values) + 1) if x is None else x, values, marker="o", markersize=3, label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel, **axis)
+    if not own:
+        ax.set_title(title)
+    if len(series) > 1:
+        ax.legend(frameon=False)
+    if own:
+        plt.show()

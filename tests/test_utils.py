@@ -1,0 +1,106 @@
+import random
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from helpers import utils
+
+
+def test_pick_takes_the_value_of_the_profile(monkeypatch):
+    for name, value in (("gpu", 24), ("cpu", 8), ("ci", 1)):
+        monkeypatch.setenv("COURSE_PROFILE", name)
+        assert utils.pick(gpu=24, cpu=8, ci=1) == value
+
+
+def test_without_a_profile_the_device_decides(monkeypatch):
+    monkeypatch.delenv("COURSE_PROFILE")
+    for device, expected in (("cuda", "gpu"), ("mps", "gpu"), ("cpu", "cpu")):
+        monkeypatch.setattr(utils, "device", lambda device=device: torch.device(device))
+        assert utils.profile() == expected
+
+
+def test_a_profile_with_a_typo_is_refused(monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", "gpuu")
+    with pytest.raises(ValueError, match=r"'gpuu' is not a profile. Allowed: gpu, cpu, ci"):
+        utils.profile()
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    draws = []
+    for seed in (3, 3, 4):
+        utils.seed_everything(seed)
+        draws.append((random.random(), torch.rand(1).item()))
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_checkpoints_of_different_data_and_profiles_do_not_meet(monkeypatch, tmp_path):
+    monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path))
+    path = utils.checkpoint_path("05_training", "CIFAR-10 (image folder)")
+    assert path == tmp_path / "05_training_cifar_10_image_folder_ci.pt"
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    assert utils.checkpoint_path("05_training", "sample shapes").name == "05_training_sample_shapes_cpu.pt"
+    monkeypatch.delenv("CHECKPOINT_DIR")
+    assert utils.checkpoint_path("05_training", "x").parent == utils.ROOT / "checkpoints"
+
+
+def test_compare_shows_guess_measured_and_published(capsys):
+    utils.compare("Parameters", guess=None, measured=6_573_130, published=0.9056, source="a report")
+    shown = capsys.readouterr().out
+    assert "none written down" in shown
+    assert "6,573,130" in shown
+    assert "published (a report)  0.9056" in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234567, "1,234,567"),
+        (0.5, "0.5"),
+        (2.0, "2"),
+        (torch.tensor(0.25), "0.25"),
+        (1502.98, "1,503"),
+        (0.00801, "0.00801"),
+        ("text", "text"),
+        (True, "True"),
+    ],
+)
+def test_numbers_are_printed_as_a_reader_wants_them(value, text):
+    assert utils._number(value) == text
+
+
+def test_bar():
+    assert utils.bar(0, 4, 8) == "[--------]"
+    assert utils.bar(3, 4, 8) == "[######--]"
+    assert utils.bar(4, 4, 8) == "[########]"
+
+
+def test_live_text_is_printed_once_outside_a_notebook(capsys):
+    live = utils.Live()
+    for done in range(400):
+        live.show(f"{done} of 400")
+    live.close("400 of 400")
+    assert capsys.readouterr().out == "400 of 400\n"
+
+
+def test_a_figure_carries_its_title_and_the_name_of_its_data():
+    fig, _ = utils.figure("A finding", "sample shapes")
+    assert fig.get_suptitle() == "A finding"
+    assert fig.get_supxlabel() == "data: sample shapes"
+    plt.close(fig)
+
+
+@pytest.mark.parametrize("count", [1, 7, 10, 23])
+def test_image_grid_shows_every_image(count):
+    utils.image_grid(torch.rand(count, 3, 32, 32), [str(i) for i in range(count)], title="t", data="d")
+    fig = plt.gcf()
+    shown = [ax for ax in fig.axes if ax.images]
+    assert [ax.get_title() for ax in shown] == [str(i) for i in range(count)]
+    plt.close(fig)
+
+
+def test_image_grid_refuses_nothing_and_a_wrong_number_of_labels():
+    with pytest.raises(ValueError, match="0 images"):
+        utils.image_grid(torch.rand(0, 3, 32, 32), title="t", data="d")
+    with pytest.raises(ValueError, match="3 images and 2 labels"):
+        utils.image_grid(torch.rand(3, 3, 32, 32), ["a", "b"], title="t", data="d")
