@@ -1,0 +1,288 @@
+"""Wrong answers to the exercises of lesson 05, and a piece of what the check must say to each."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def step_without_zero_grad(model, optimizer, x, y, clip):
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return loss.item()
+
+
+def step_clipped_too_late(model, optimizer, x, y, clip):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    optimizer.step()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    return loss.item()
+
+
+def step_clipped_too_early(model, optimizer, x, y, clip):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def step_without_clipping(model, optimizer, x, y, clip):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def step_clipped_by_value(model, optimizer, x, y, clip):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    nn.utils.clip_grad_value_(model.parameters(), clip)
+    optimizer.step()
+    return loss.item()
+
+
+def step_with_softmax(model, optimizer, x, y, clip):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x).softmax(dim=1), y)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return loss.item()
+
+
+def step_wiped_out(model, optimizer, x, y, clip):
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.zero_grad()
+    optimizer.step()
+    return loss.item()
+
+
+def step_returns_tensor(model, optimizer, x, y, clip):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return loss
+
+
+def _step(model, optimizer, x, y, clipping):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    clipping()
+    optimizer.step()
+    return loss.item()
+
+
+def step_always_rescaled(model, optimizer, x, y, clip):
+    def rescale():
+        norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
+        for p in model.parameters():
+            p.grad.mul_(clip / norm)
+
+    return _step(model, optimizer, x, y, rescale)
+
+
+def step_in_eval_mode(model, optimizer, x, y, clip):
+    model.eval()
+    return _step(model, optimizer, x, y, lambda: nn.utils.clip_grad_norm_(model.parameters(), clip))
+
+
+def step_zero_grad_last(model, optimizer, x, y, clip):
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
+def step_clipped_to_ten(model, optimizer, x, y, clip):
+    return _step(model, optimizer, x, y, lambda: nn.utils.clip_grad_norm_(model.parameters(), 10.0))
+
+
+def step_clipped_to_one(model, optimizer, x, y, clip):
+    return _step(model, optimizer, x, y, lambda: nn.utils.clip_grad_norm_(model.parameters(), 1.0))
+
+
+def step_clipped_one_by_one(model, optimizer, x, y, clip):
+    return _step(model, optimizer, x, y, lambda: [nn.utils.clip_grad_norm_(p, clip) for p in model.parameters()])
+
+
+def step_half_clipped(model, optimizer, x, y, clip):
+    return _step(model, optimizer, x, y, lambda: nn.utils.clip_grad_norm_(list(model.parameters())[2:], clip))
+
+
+def _smoothed(logits, y, smoothing, classes, share, dim=1):
+    target = F.one_hot(y, classes) * (1 - smoothing) + share
+    return -(target * logits.log_softmax(dim=dim))
+
+
+def smoothing_classes_guessed(logits, y, smoothing):
+    return _smoothed(logits, y, smoothing, -1, smoothing / logits.shape[1]).sum(dim=1).mean()
+
+
+def smoothing_cut(logits, y, smoothing):
+    return F.cross_entropy(logits, y, label_smoothing=smoothing).detach()
+
+
+def smoothing_mean_of_all(logits, y, smoothing):
+    return _smoothed(logits, y, smoothing, logits.shape[1], smoothing / logits.shape[1]).mean()
+
+
+def smoothing_undivided(logits, y, smoothing):
+    return _smoothed(logits, y, smoothing, logits.shape[1], smoothing).sum(dim=1).mean()
+
+
+def smoothing_over_images(logits, y, smoothing):
+    return _smoothed(logits, y, smoothing, logits.shape[1], smoothing / logits.shape[1], dim=0).sum(dim=1).mean()
+
+
+def smoothing_a_tenth(logits, y, smoothing):
+    return F.cross_entropy(logits, y, label_smoothing=0.1)
+
+
+def smoothing_ignored(logits, y, smoothing):
+    return F.cross_entropy(logits, y)
+
+
+def smoothing_among_others(logits, y, smoothing):
+    classes = logits.shape[1]
+    target = F.one_hot(y, classes) * (1 - smoothing) + (1 - F.one_hot(y, classes)) * smoothing / (classes - 1)
+    return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def smoothing_added_on_top(logits, y, smoothing):
+    target = F.one_hot(y, logits.shape[1]) + smoothing / logits.shape[1]
+    return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def smoothing_summed(logits, y, smoothing):
+    return F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="sum")
+
+
+def smoothing_one_each(logits, y, smoothing):
+    return F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
+
+
+def smoothing_log_of_softmax(logits, y, smoothing):
+    target = F.one_hot(y, logits.shape[1]) * (1 - smoothing) + smoothing / logits.shape[1]
+    return -(target * logits.softmax(dim=1).log()).sum(dim=1).mean()
+
+
+def groups_by_the_word_bias(model, weight_decay):
+    named = list(model.named_parameters())
+    return [
+        {"params": [p for name, p in named if "bias" not in name], "weight_decay": weight_decay},
+        {"params": [p for name, p in named if "bias" in name], "weight_decay": 0.0},
+    ]
+
+
+def groups_swapped(model, weight_decay):
+    return [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.0},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": weight_decay},
+    ]
+
+
+def groups_without_linear(model, weight_decay):
+    return [
+        {"params": [p for p in model.parameters() if p.ndim == 4], "weight_decay": weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+
+
+def groups_overlapping(model, weight_decay):
+    return [
+        {"params": list(model.parameters()), "weight_decay": weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+
+
+def groups_decay_not_said(model, weight_decay):
+    return [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim == 1]},
+    ]
+
+
+def groups_of_pairs(model, weight_decay):
+    named = list(model.named_parameters())
+    return [
+        {"params": [pair for pair in named if pair[1].ndim > 1], "weight_decay": weight_decay},
+        {"params": [pair for pair in named if pair[1].ndim == 1], "weight_decay": 0.0},
+    ]
+
+
+def groups_as_sets(model, weight_decay):
+    return [
+        {"params": {p for p in model.parameters() if p.ndim > 1}, "weight_decay": weight_decay},
+        {"params": {p for p in model.parameters() if p.ndim == 1}, "weight_decay": 0.0},
+    ]
+
+
+def groups_of_a_fixed_decay(model, weight_decay):
+    return [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 5e-4},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+
+
+def groups_all_decayed(model, weight_decay):
+    return [{"params": list(model.parameters()), "weight_decay": weight_decay}, {"params": [], "weight_decay": 0.0}]
+
+
+WRONG = {
+    "training_step": {
+        "no zero_grad": (step_without_zero_grad, "zero_grad() is missing"),
+        "clips after the step": (step_clipped_too_late, "clipped after step()"),
+        "clips before backward": (step_clipped_too_early, "not clipped"),
+        "does not clip": (step_without_clipping, "not clipped"),
+        "clips each number": (step_clipped_by_value, "by itself"),
+        "softmax before cross_entropy": (step_with_softmax, "softmax before cross_entropy"),
+        "zero_grad between backward and step": (step_wiped_out, "did not change"),
+        "always rescales": (step_always_rescaled, "as it is"),
+        "eval mode": (step_in_eval_mode, "model.eval()"),
+        "zero_grad only after step": (step_zero_grad_last, "not only after step()"),
+        "clips to 10": (step_clipped_to_ten, "not clipped to `clip`"),
+        "clips to 1": (step_clipped_to_one, "clipping"),
+        "clips tensor by tensor": (step_clipped_one_by_one, "together"),
+        "clips half the parameters": (step_half_clipped, "all parameters"),
+        "returns a tensor": (step_returns_tensor, "loss.item()"),
+    },
+    "label_smoothing_loss": {
+        "no smoothing": (smoothing_ignored, "no effect"),
+        "shares among the wrong classes only": (smoothing_among_others, "all K"),
+        "right class keeps its weight": (smoothing_added_on_top, "whole weight"),
+        "sum over the batch": (smoothing_summed, "the mean"),
+        "one loss an image": (smoothing_one_each, "for each image"),
+        "number of classes guessed from y": (smoothing_classes_guessed, "give it K"),
+        "cut from the graph": (smoothing_cut, "no gradient"),
+        "mean over images and classes": (smoothing_mean_of_all, "divided by K"),
+        "smoothing not divided": (smoothing_undivided, "smoothing / K"),
+        "softmax over the images": (smoothing_over_images, "dim=1"),
+        "always a tenth": (smoothing_a_tenth, "smoothing 0.1"),
+        "log of softmax": (smoothing_log_of_softmax, "log_softmax"),
+    },
+    "weight_decay_groups": {
+        "batch norm's scale decays": (groups_by_the_word_bias, "no decay"),
+        "groups swapped": (groups_swapped, "no decay"),
+        "linear weights in no group": (groups_without_linear, "every parameter"),
+        "parameters in both groups": (groups_overlapping, "both groups"),
+        "a group without weight_decay": (groups_decay_not_said, "does not say"),
+        "pairs of names and parameters": (groups_of_pairs, "no parameter of the model"),
+        "sets": (groups_as_sets, "Let params be a list"),
+        "decay fixed at 5e-4": (groups_of_a_fixed_decay, "0.03 as passed, got 0.0005"),
+        "everything decays": (groups_all_decayed, "no decay"),
+    },
+}
