@@ -1,0 +1,49 @@
+"""README.md says what is there."""
+
+import re
+
+import pytest
+from lessons import LESSONS, ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REPOSITORY = "image-classification-course/cifar10-resnet"
+
+
+def block(heading, language):
+    """The first code block of a language under a heading."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.search(rf"```{language}\n(.+?)\n```", section)[1]
+
+
+def test_the_two_commands_are_one_line_each_and_set_everything_up():
+    for heading, end in (
+        ("Start", ".venv/bin/jupyter lab notebooks/01_dataset_exploration.ipynb"),
+        ("Test", ".venv/bin/python -m pytest"),
+    ):
+        steps = block(heading, "sh").split(" && ")
+        assert steps == ["python3 -m venv .venv", ".venv/bin/python -m pip install -r requirements.txt", end]
+        on_windows = block(heading, "bat").replace("\\", "/").replace("/Scripts/", "/bin/")
+        assert on_windows.split(" && ") == ["py -m venv .venv", *steps[1:]]
+
+
+def test_the_workflow_runs_the_test_command():
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+    assert "run: bash .ci/run" in workflow
+    assert block("Test", "bat").replace("py -m", "python -m") in workflow
+
+
+def test_every_lesson_is_in_the_table_with_its_badge():
+    for lesson in LESSONS:
+        title = lesson.cells[0].lines[0].removeprefix("# ")
+        (row,) = re.findall(rf"^\| \[{re.escape(title)}\]\(notebooks/{lesson.path.name}\) .+$", README, re.MULTILINE)
+        assert f"github/{REPOSITORY}/blob/main/notebooks/{lesson.path.name}" in row
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^):#]+)\)", README))))
+def test_links_into_the_repository_lead_somewhere(link):
+    assert (ROOT / link).exists()
+
+
+def test_files_that_the_text_names_exist():
+    for name in re.findall(r"(?:helpers|notebooks|tests)/[\w/]+\.(?:py|ipynb)", README):
+        assert (ROOT / name).exists(), name
