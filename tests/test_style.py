@@ -16,7 +16,9 @@ def test_imports_run_downwards_only():
     forbidden_for_train = {"data", "model", "sample"}
     for height, names in enumerate(floors):
         for name in names:
-            source = (ROOT / "helpers" / f"{name}.py").read_text(encoding="utf-8")
+            files = [ROOT / "helpers" / f"{name}.py", *(ROOT / "helpers" / name).glob("*.py")]
+            source = "\n".join(path.read_text(encoding="utf-8") for path in files if path.exists())
+            assert source, name
             below = {lower for floor in floors[:height] for lower in floor}
             for other in (word for floor in floors for word in floor if word != name):
                 if f"from helpers.{other} import" in source or f"from helpers import {other}" in source:
