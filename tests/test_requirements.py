@@ -14,6 +14,7 @@ TOOLS = {  # used without an import: where, and by which words
     "nbval": ("pyproject.toml", "--nbval-lax"),
     "pytest": ("README.md", "-m pytest"),
     "ruff": ("pyproject.toml", "[tool.ruff]"),
+    "scipy": ("helpers/data.py", "torchvision.datasets.SVHN"),
 }
 TOP_LEVEL = {
     "README.md", "requirements.txt", "environment.yml", "pyproject.toml", "notebooks", "helpers", "tests", "LICENSE",
@@ -35,7 +36,7 @@ def imported(source):
 
 
 def used():
-    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "helpers").glob("*.py")]
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "helpers").rglob("*.py")]
     sources += [cell.source for lesson in LESSONS for cell in lesson.cells if cell.kind == "code"]
     return {name for source in sources for name in imported(source)} - set(sys.stdlib_module_names) - {"helpers"}
 
