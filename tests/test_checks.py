@@ -14,13 +14,18 @@ from torch import nn
 from helpers import checks
 
 EXERCISES = {name: (stub, solution) for lesson in LESSONS for name, stub, solution in lesson.exercises()}
-WRONG = {}
+WRONG, RIGHT = {}, {}
 for path in sorted((Path(__file__).parent / "wrong_answers").glob("lesson_*.py")):
-    WRONG.update(importlib.import_module(f"wrong_answers.{path.stem}").WRONG)
+    answers = importlib.import_module(f"wrong_answers.{path.stem}")
+    WRONG.update(answers.WRONG)
+    RIGHT.update(getattr(answers, "RIGHT", {}))
 CASES = [
     pytest.param(name, wrong, words, id=f"{name}-{what}")
     for name, answers in WRONG.items()
     for what, (wrong, words) in answers.items()
+]
+OTHERWISE = [
+    pytest.param(name, right, id=f"{name}-{how}") for name, answers in RIGHT.items() for how, right in answers.items()
 ]
 
 
@@ -81,6 +86,12 @@ def test_a_wrong_answer_is_told_what_is_wrong(name, wrong, words):
     verdict = getattr(checks, name)(wrong)
     assert verdict.status == "Not yet"
     assert words in verdict.words
+
+
+@pytest.mark.parametrize(("name", "right"), OTHERWISE)
+def test_a_right_answer_written_in_another_way_is_right(name, right):
+    verdict = getattr(checks, name)(right)
+    assert verdict, verdict
 
 
 @pytest.mark.parametrize("name", EXERCISES)
