@@ -1,10 +1,13 @@
 """Checks of the exercises of lesson 03."""
 
+import contextlib
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.checks.frame import Wrong, call, check, close, require, tensor
+from helpers.checks.frame import Unsolved, Wrong, call, check, close, require, tensor
 
 
 @check
@@ -46,20 +49,60 @@ def batch_norm_train(answer) -> str:
 
 
 @check
+def shortcut(answer) -> str:
+    """answer(channels_in, channels_out, stride) -> nn.Module: x itself, or a projection where the shape changes."""
+    for c_in, c_out, stride in ((4, 6, 2), (4, 6, 1), (6, 6, 2), (4, 4, 1)):
+        x, shape = torch.randn(5, c_in, 8, 8), (5, c_out, 8 // stride, 8 // stride)
+        with _case(c_in, c_out, stride):
+            changes = stride != 1 or c_in != c_out
+            try:
+                path = call(answer, c_in, c_out, stride)
+            except Unsolved:  # after a case that was solved: an `if` without an `else`
+                require((c_in, c_out, stride) == (4, 6, 2), "the function returns None. Return nn.Identity() here.")
+                raise
+            require(callable(path), f"it must give an nn.Module, got {type(path).__name__}.")
+            require(changes or not list(_parameters(path)), "the shape stays: no projection, return nn.Identity().")
+            if not changes:
+                require(close(tensor(call(path, x), shape, "the output"), x), "the shape stays: return x unchanged.")
+                continue
+            require(isinstance(path, nn.Module), f"it must give an nn.Module, got {type(path).__name__}.")
+            path.float().train()
+            weights = list(_parameters(path))
+            require(weights, "the shape changes: x needs a projection, a 1x1 convolution and a batch norm.")
+            problem = _problem(path, x, shape)
+            _weights(path, problem, projections=((c_out, c_in),), threes=0)
+            require(not problem, problem)
+            value = call(path, x)
+            (weight,) = (p.detach() for p in weights if p.ndim == 4)
+            right = _norm(F.conv2d(x, weight, stride=stride))
+            pooled = _norm(F.conv2d(F.max_pool2d(x, stride), weight)), _norm(F.conv2d(F.avg_pool2d(x, stride), weight))
+            for wrong, words in (
+                (right.relu(), "a ReLU follows the batch norm. None belongs on the shortcut."),
+                (
+                    _norm(F.conv2d(x, weight, stride=stride).relu()),
+                    "a ReLU stands in it. None belongs on the shortcut.",
+                ),
+                (F.conv2d(_norm(x), weight, stride=stride), "the batch norm comes first. It follows the convolution."),
+                (F.conv2d(x, weight, stride=stride), "the batch norm is made but not applied."),
+                *((p, "pooling makes x smaller here. Let the 1x1 convolution do it, with its stride.") for p in pooled),
+            ):
+                require(close(right, wrong) or not close(value, wrong, 1e-3), words)
+            require(close(value, right, 1e-3), "the output is not batch norm(1x1 convolution of x, with the stride).")
+            _all_used(path, value)
+            _alone(path, x)
+    return "a 1x1 convolution with the stride and a batch norm where the shape changes, x itself elsewhere."
+
+
+@check
 def basic_block(answer) -> str:
     """answer(channels_in, channels_out, stride) -> nn.Module: the block of He et al. 2015, section 3.3."""
     require(not isinstance(answer, nn.Module), "pass the class itself: `checks.basic_block(BasicBlock)`.")
     for c_in, c_out, stride in ((4, 4, 1), (4, 6, 1), (6, 6, 2), (4, 6, 2)):
-        case = f"With {c_in} channels in, {c_out} out and stride {stride}: "
         x, shape = torch.randn(5, c_in, 8, 8), (5, c_out, 8 // stride, 8 // stride)
-        try:
+        with _case(c_in, c_out, stride):
             block = call(answer, c_in, c_out, stride)
             require(isinstance(block, nn.Module), f"it must give an nn.Module, got {type(block).__name__}.")
-            problem = ""
-            try:
-                tensor(call(block.float().train(), x), shape, "the output")
-            except Wrong as wrong:  # first see whether the layers tell why
-                problem = str(wrong)
+            problem = _problem(block.float().train(), x, shape)  # first see whether the layers tell why
             first, second, projection = _block_weights(block, c_in, c_out, stride, problem)
             require(not problem, problem)
             value = call(block, x)
@@ -71,9 +114,34 @@ def basic_block(answer) -> str:
             require(not found or found[0] == "", "".join(found[:1]))
             _all_used(block, value)
             require(found, "the output is not ReLU(branch(x) + shortcut(x)). Compare the order of your layers.")
-        except Wrong as wrong:
-            raise Wrong(f"{case}{wrong}") from None
+            _alone(block, x)
     return "two convolutions, the shortcut added, ReLU last; a projection only where the shape changes."
+
+
+@contextlib.contextmanager
+def _case(c_in: int, c_out: int, stride: int):
+    """Say in front of each fault with which arguments it was found."""
+    try:
+        yield
+    except Wrong as wrong:
+        raise Wrong(f"With {c_in} channels in, {c_out} out and stride {stride}: {wrong}") from None
+
+
+def _problem(module: nn.Module, x: torch.Tensor, shape: tuple) -> str:
+    """What goes wrong in words, or nothing."""
+    try:
+        tensor(call(module, x), shape, "the output")
+    except Wrong as wrong:
+        return str(wrong)
+    return ""
+
+
+def _parameters(module):
+    return module.parameters() if isinstance(module, nn.Module) else []
+
+
+def _norm(z: torch.Tensor) -> torch.Tensor:
+    return F.batch_norm(z, None, None, training=True)
 
 
 _REGISTER = (
@@ -90,77 +158,104 @@ def _all_used(module: nn.Module, value: torch.Tensor) -> None:
     require(not unused, f"{' and '.join(unused)}: never used, no gradient arrives there. Is a layer used twice?")
 
 
-def _block_weights(block: nn.Module, c_in: int, c_out: int, stride: int, problem: str):
-    """The weights of the two 3x3 convolutions and of the projection (or None), found by their shapes."""
-    convs = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
-    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
-    threes, ones = ([c for c in convs if c.kernel_size == (k, k)] for k in (3, 1))
-    needed = stride != 1 or c_in != c_out
-    require(len(threes) >= 2, f"there must be two 3x3 convolutions, found {len(threes)}. {_REGISTER}")
-    require(len(threes) == 2, f"there must be two 3x3 convolutions, found {len(threes)}.")
+def _alone(module: nn.Module, x: torch.Tensor) -> None:
+    """Require that in eval mode an image gives the same in company as alone."""
+    module.eval()
+    with torch.no_grad():
+        together, alone = call(module, x)[:1], call(module, x[:1])
     require(
-        not (needed and not ones),
-        "x has another shape than the branch's output: the shortcut needs a 1x1 projection."
-        + ("" if problem else f" {_REGISTER}"),
+        close(together, alone, 1e-3),
+        "in eval mode an image's output depends on its neighbours. Batch norm must use its running averages there: "
+        "nn.BatchNorm2d as a layer does.",
     )
-    require(needed or not ones, "the shape does not change: no projection, the shortcut is x itself.")
+
+
+def _weights(module: nn.Module, problem: str, projections: tuple, threes: int):
+    """(3x3 weights, 1x1 weights), found by their shapes whatever their names; words if some are missing or too many."""
+    four = [p for p in module.parameters() if p.ndim == 4]
+    big, ones = ([p for p in four if tuple(p.shape[2:]) == (k, k)] for k in (3, 1))
+    register = "" if problem else f" {_REGISTER}"
+    if threes:
+        if len(big) == 3 and projections and not ones:
+            raise Wrong("the projection is a 3x3 convolution. On the shortcut it is a 1x1.")
+        more = f" {_REGISTER}" if len(big) < threes else ""
+        require(len(big) == threes, f"there must be two 3x3 convolutions, found {len(big)}.{more}")
+        require(
+            ones or not projections,
+            f"x has another shape than the branch's output: the shortcut needs a 1x1 projection.{register}",
+        )
+        require(projections or not ones, "the shape does not change: no projection, the shortcut is x itself.")
+    else:
+        sides = " and ".join(f"{p.shape[2]}x{p.shape[3]}" for p in four) or "none"
+        require(len(four) == len(ones) == 1, f"one 1x1 convolution is needed, found: {sides}.")
     require(len(ones) <= 1, f"one 1x1 convolution is enough, found {len(ones)}.")
+    convs = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     require(all(c.groups == 1 for c in convs), "a convolution has groups. Leave `groups` at 1.")
     require(all(c.bias is None for c in convs), "a convolution has a bias. Batch norm has its own: `bias=False`.")
-    require(
-        len(norms) == len(convs),
-        f"{len(convs)} convolutions but {len(norms)} batch norms. One follows each, the projection's included."
-        + ("" if problem or len(norms) > len(convs) else f" {_REGISTER}"),
-    )
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     require(all(n.affine for n in norms), "a batch norm has no weight and bias. Leave `affine` at True.")
-    if sorted((c.in_channels, c.out_channels) for c in threes) != sorted([(c_in, c_out), (c_out, c_out)]):
-        for which, conv, name, must in zip(
+    count = sum(p.ndim == 1 for p in module.parameters())  # two a batch norm, whoever wrote it
+    made = f"{len(four)} convolution{'s' * (len(four) > 1)} but {count // 2} batch norms"
+    require(
+        count == 2 * len(four),
+        f"{made}. One follows each, the projection's included.{register if count < 2 * len(four) else ''}",
+    )
+    for weight, (c_out, c_in) in zip(ones, projections, strict=True):
+        sizes = tuple(weight.shape[:2])
+        require(sizes == (c_out, c_in), f"the projection goes from {sizes[1]} to {sizes[0]} channels.")
+    for layer in module.modules():  # a batch norm may start at other values than 1 and 0
+        own = dict(layer.named_parameters(recurse=False))
+        if set(own) == {"weight", "bias"} and own["weight"].ndim == 1:
+            nn.init.ones_(own["weight"])
+            nn.init.zeros_(own["bias"])
+    return big, ones
+
+
+def _block_weights(block: nn.Module, c_in: int, c_out: int, stride: int, problem: str):
+    """The weights of the two 3x3 convolutions and of the projection (or None), found by their shapes."""
+    needed = stride != 1 or c_in != c_out
+    threes, ones = _weights(block, problem, projections=((c_out, c_in),) if needed else (), threes=2)
+    if sorted(tuple(p.shape[:2]) for p in threes) != sorted([(c_out, c_in), (c_out, c_out)]):
+        for which, weight, name, must in zip(
             ("first", "second"), threes, ("channels_in", "channels_out"), (c_in, c_out), strict=True
         ):
             for verb, has, needs, why in (
-                ("take", conv.in_channels, must, name),
-                ("give", conv.out_channels, c_out, "channels_out"),
+                ("take", weight.shape[1], must, name),
+                ("give", weight.shape[0], c_out, "channels_out"),
             ):
                 require(has == needs, f"the {which} 3x3 {verb}s {has} channels, must {verb} {needs} (= {why}).")
-    for conv in ones:
-        sizes = conv.in_channels, conv.out_channels
-        require(sizes == (c_in, c_out), f"the projection goes from {sizes[0]} to {sizes[1]} channels.")
     if problem:
-        strides = [c.stride[0] for c in threes]
+        convs = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
+        big, small = ([c for c in convs if c.kernel_size == (k, k)] for k in (3, 1))
+        strides = [c.stride[0] for c in big]
         for wrong, words in (
-            (any(c.padding in ((0, 0), "valid") for c in threes), "A 3x3 convolution lacks `padding=1`: it shrinks."),
+            (any(c.padding in ((0, 0), "valid") for c in big), "A 3x3 convolution lacks `padding=1`: it shrinks."),
             (stride > 1 and strides.count(stride) == 2, "The stride is on both 3x3 convolutions: one is right."),
-            (stride > 1 and strides.count(stride) == 0, "No 3x3 convolution has the stride."),
-            (ones and ones[0].stride[0] != stride, "The projection must have the stride of the branch."),
+            (stride > 1 and big and strides.count(stride) == 0, "No 3x3 convolution has the stride."),
+            (small and small[0].stride[0] != stride, "The projection must have the stride of the branch."),
         ):
             require(not wrong, f"{problem}. {words}")
     if c_in != c_out:
-        threes.sort(key=lambda c: c.in_channels != c_in)
-    for norm in norms:
-        nn.init.ones_(norm.weight)
-        nn.init.zeros_(norm.bias)
-    first, second = (c.weight.detach() for c in threes)
-    return first, second, ones[0].weight.detach() if needed else None
+        threes.sort(key=lambda p: p.shape[1] != c_in)
+    first, second = (p.detach() for p in threes)
+    return first, second, ones[0].detach() if needed else None
 
 
 def _block_outputs(x, first, second, projection, stride) -> list[tuple[str, torch.Tensor]]:
     """What the right block gives ("") and what likely mistakes give, each with the words for it."""
 
-    def norm(z):
-        return F.batch_norm(z, None, None, training=True)
-
     def half(z, weight, step=1):
-        return norm(F.conv2d(z, weight, stride=step, padding=1))
+        return _norm(F.conv2d(z, weight, stride=step, padding=1))
 
     def bent(z, weight, step=1):
-        return norm(F.conv2d(z, weight, stride=step, padding=1).relu())
+        return _norm(F.conv2d(z, weight, stride=step, padding=1).relu())
 
-    shortcut = x if projection is None else norm(F.conv2d(x, projection, stride=stride))
+    shortcut = x if projection is None else _norm(F.conv2d(x, projection, stride=stride))
     middle = half(x, first, stride)
     branch = half(middle.relu(), second)
     late = half(half(x, first).relu(), second, stride)
     order = "the ReLU comes before the batch norm. The order is convolution, batch norm, ReLU."
-    return [
+    outputs = [
         ("", (branch + shortcut).relu()),
         ("the shortcut is not added.", branch.relu()),
         ("the last ReLU comes before the addition. Add first, then apply it.", branch.relu() + shortcut),
@@ -170,76 +265,200 @@ def _block_outputs(x, first, second, projection, stride) -> list[tuple[str, torc
         ("the stride is on the second 3x3 convolution. It sits on the first.", (late + shortcut).relu()),
         ("x is overwritten before the addition. Give the branch a name of its own.", (branch + middle.relu()).relu()),
         ("the branch is added to itself. Add the shortcut: x, or its projection.", (branch + branch).relu()),
+        ("the shortcut is subtracted. Add it.", (branch - shortcut).relu()),
+        ("the shortcut is multiplied with the branch. Add it.", (branch * shortcut).relu()),
         (order, (half(bent(x, first, stride), second) + shortcut).relu()),
         (order, (bent(bent(x, first, stride), second) + shortcut).relu()),
         (order, (bent(middle.relu(), second) + shortcut).relu()),
     ]
+    if projection is not None:
+        outputs.append(("a ReLU stands on the shortcut. None belongs there.", (branch + shortcut.relu()).relu()))
+        bare = F.conv2d(x, projection, stride=stride)
+        outputs.append(("the projection has no batch norm behind it.", (branch + bare).relu()))
+    else:
+        outputs.append(
+            ("a ReLU or batch norm stands on the shortcut. It must be x itself.", (branch + x.relu()).relu())
+        )
+        outputs.append(
+            ("a ReLU or batch norm stands on the shortcut. It must be x itself.", (branch + _norm(x)).relu())
+        )
+    return outputs
+
+
+class _Probe(nn.Module):
+    """A small network with batch norm and dropout, of which every mode and every pass shows."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Dropout(0.5), nn.Linear(12, classes))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@check
+def first_loss(answer) -> str:
+    """answer(network, x, y) -> (loss in eval mode, natural logarithm of the number of classes)."""
+    for classes, mode in ((7, True), (10, True), (3, False)):
+        network = _Probe(classes).train(mode)
+        network.layers[1].running_mean.uniform_(-1, 1)
+        x, y = torch.randn(20, 3, 2, 2) * 3 + 1, torch.randint(0, classes, (20,))
+        logits = nn.Module.__call__(network.eval(), x).detach()
+        before = {name: t.clone() for name, t in network.train(mode).state_dict().items()}
+        value = call(answer, network, x, y)
+        pair = isinstance(value, tuple | list) or (isinstance(value, torch.Tensor) and value.shape == (2,))
+        require(pair and len(value) == 2, "return two numbers: the loss, and that of a network that knows nothing.")
+        for number in value:
+            one = isinstance(number, torch.Tensor) and number.numel() == 1
+            require(one or hasattr(number, "__float__"), f"each must be a number, got {type(number).__name__}.")
+        loss, expected = (torch.tensor(float(n.detach() if isinstance(n, torch.Tensor) else n)) for n in value)
+        after = network.state_dict()
+        norm = network.layers[1]
+        changed = [name for name in before if not torch.equal(before[name], after[name])]
+        for name in changed:
+            require(
+                "running" not in name and "tracked" not in name,
+                "the batch norm's running averages moved. Call network.eval() before the forward pass.",
+            )
+            raise Wrong(f"{name} changed. Measure only: no training step.")
+        require(norm.training == network.training, "some layers come back in another mode than the rest.")
+        words = {True: "train", False: "eval"}
+        require(
+            network.training == mode,
+            f"the network came in {words[mode]} mode and comes back in {words[not mode]} mode. Remember "
+            "`network.training` before you change it, and give it back.",
+        )
+        right = F.cross_entropy(logits, y)
+        chosen = logits.softmax(dim=1).gather(1, y.view(-1, 1))
+        for wrong, text in (
+            (F.cross_entropy(logits.softmax(dim=1), y), "a softmax is applied twice: F.cross_entropy takes logits."),
+            (F.cross_entropy(logits, y, reduction="sum"), "the loss is the sum over the images. Take their mean."),
+            (-chosen.mean(), "the probabilities' logarithm is missing."),
+            (-chosen.mean().log(), "take the logarithm of each probability first, then the mean."),
+            (-right, "the sign of the loss is wrong: minus the logarithm."),
+            (torch.tensor(math.log(classes)), "the first number must be measured: F.cross_entropy of the logits."),
+        ):
+            require(not close(loss, wrong), text)
+        require(
+            close(loss, right), f"the loss is {loss:.4f}, must be {right:.4f}: the mean cross-entropy in eval mode."
+        )
+        about = f"the second number is {expected:.4f}, must be {math.log(classes):.4f} for {classes} classes"
+        for wrong, text in (
+            (math.log10(classes), "that is the logarithm to base 10. Take the natural one: math.log."),
+            (math.log2(classes), "that is the logarithm to base 2. Take the natural one: math.log."),
+            (-math.log(classes), "the sign is wrong: -log(1/classes)."),
+            (math.log(len(y)), "that is the logarithm of the number of images. Take that of the classes."),
+            (math.log(10), "the number of classes is not always ten: it is the last side of the logits."),
+            (1 / classes, "that is the probability. The loss is minus its natural logarithm."),
+            (float(right), "that is the measured loss again. It must be the natural logarithm of the classes."),
+            (
+                float(len(y.unique())) and math.log(len(y.unique())),
+                "count the outputs of the network, not the labels that occur.",
+            ),
+        ):
+            require(
+                math.isclose(wrong, math.log(classes), abs_tol=1e-6) or not close(expected, torch.tensor(wrong)),
+                f"{about}: {text}",
+            )
+        require(close(expected, torch.tensor(math.log(classes))), f"{about}: the natural logarithm of the classes.")
+    return "the loss in eval mode and log(classes), and the network is as it was."
 
 
 @check
 def repaired_network(answer) -> str:
-    """answer(width, classes) -> nn.Module: `Broken` of lesson 03 without its three faults."""
+    """answer(width, classes) -> nn.Module: `Broken` of lesson 03 without its five faults."""
     require(not isinstance(answer, nn.Module), "pass the class itself: `checks.repaired_network(Repaired)`.")
     width, classes = 6, 5
     net = call(answer, width, classes)
     require(isinstance(net, nn.Module), f"it must give an nn.Module, got {type(net).__name__}.")
     x = torch.rand(8, 3, 12, 12)
-    value = tensor(call(net.float().train(), x), (8, classes), "the output").float()
-    parameters = {name: p.detach() for name, p in net.named_parameters()}
+    output = call(net.float().train(), x)
+    value = tensor(output, (8, classes), "the output").float()
+    parameters = dict(net.named_parameters())
     count = sum(p.numel() for p in parameters.values())
-    expected = 28 * width + 2 * (9 * width**2 + 2 * width) + (width + 1) * classes
+    expected = 29 * width + 2 * (9 * width**2 + 2 * width) + (width + 1) * classes
     require(
         count != expected - 2 * (9 * width**2 + 2 * width),
         "symptom 1 is still there: parameters() does not find the branches. nn.Module looks into its attributes, and "
         "into an nn.ModuleList or nn.Sequential, not into a Python list.",
     )
     require(count == expected, f"Repaired({width}, {classes}) must have {expected} parameters, got {count}.")
+    by_shape = {}
+    for p in parameters.values():
+        by_shape.setdefault(tuple(p.shape), []).append(p)
+    wanted = [(width, 3, 3, 3), (width, width, 3, 3), (width,), (classes, width), (classes,)]
+    require(
+        {shape: len(by_shape.get(shape, [])) for shape in wanted} == dict(zip(wanted, (1, 2, 6, 1, 1), strict=True)),
+        "keep the layers of Broken: prep, its batch norm, two branches of a convolution and a batch norm, and linear.",
+    )
+    (prep,), (weight,), (bias,) = (by_shape[shape] for shape in ((width, 3, 3, 3), (classes, width), (classes,)))
+    require(output.requires_grad, "the output has no gradient. Leave out .detach() and torch.no_grad().")
+    (reached,) = torch.autograd.grad(output.square().sum(), prep, allow_unused=True)
+    require(
+        reached is not None,
+        "symptom 2 is still there: no gradient reaches the first convolution. Run it outside torch.no_grad().",
+    )
     require(
         (value < 0).any() or not close(value.sum(dim=1), torch.ones(8), 1e-3),
-        "symptom 3 is still there: the outputs are probabilities. Return logits.",
+        "symptom 4 is still there: the outputs are probabilities. Return logits.",
     )
     require(not close(value.exp().sum(dim=1), torch.ones(8), 1e-3), "the outputs are log-probabilities. Return logits.")
-    prep = next((m for m in net.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3), None)
-    linear = next((m for m in net.modules() if isinstance(m, nn.Linear)), None)
+    norms = [m for m in net.modules() if {"weight", "bias"} == {n for n, _ in m.named_parameters(recurse=False)}]
+    norms = [m for m in norms if m.weight.ndim == 1]
+    require(len(norms) == 3, f"{len(norms)} batch norms are found as layers, must be 3. {_REGISTER}")
+
+    def start_from(scale, only=None):
+        for norm in norms:
+            nn.init.constant_(norm.weight, scale if norm is not only else 1)
+            nn.init.zeros_(norm.bias)
+
+    linear, call_net = (lambda z: F.linear(z.mean(dim=(2, 3)), weight, bias).detach()), (lambda: call(net, x).detach())
+    first = _norm(F.conv2d(x, prep, padding=1)).relu().detach()
+    silent = {}
+    for norm in norms:  # the one that alone lets the image through is prep's
+        start_from(0.0, only=norm)
+        silent[norm] = call_net()
+    through = [norm for norm in norms if (silent[norm] - silent[norm][0]).abs().max() > 1e-6]
     require(
-        prep is not None and linear is not None, "keep the layers of Broken: the first nn.Conv2d and the nn.Linear."
+        through,
+        "symptom 5 is still there: with silent branches the image does not reach the end. Keep x, then add the branch.",
     )
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.affine:
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
-    silent = tensor(call(net, x), (8, classes), "the output").float()
-    start = prep(x).relu()
-    require(
-        (silent - silent[0]).abs().max() > 1e-6,
-        "symptom 2 is still there: with silent branches the image does not reach the end. Keep x, then add the branch.",
-    )
-    words, changed = "with silent branches each block must give x itself", "something besides the three faults changed"
-    pooled = start.mean(dim=(2, 3))
+    words, changed = "with silent branches each block must give x itself", "something besides the five faults changed"
+    quiet = silent[through[0]]
+    plain = F.conv2d(x, prep, padding=1).detach()
     for features, why in (
-        (4 * pooled, f"{words}, but x is added twice: x + branch(x)."),
-        (prep(x).mean(dim=(2, 3)), f"{changed}: the ReLU after prep is gone."),
-        (start.amax(dim=(2, 3)), f"{changed}: the last layer gets each channel's maximum. Broken takes its mean."),
+        (4 * first, f"{words}, but x is added twice: x + branch(x)."),
+        (_norm(plain), f"{changed}: the ReLU after the first batch norm is gone."),
+        (plain.relu(), f"{changed}: the batch norm after prep is not applied."),
+        (_norm(plain.relu()), f"{changed}: the first ReLU comes before the batch norm."),
+        (
+            first.amax(dim=(2, 3), keepdim=True),
+            f"{changed}: linear gets each channel's maximum. Broken takes its mean.",
+        ),
     ):
-        require(not close(silent, linear(features).detach()), why)
+        require(not close(quiet, linear(features), 1e-3), why)
     require(
-        close(silent, linear(pooled).detach()),
-        f"{words}, or {changed}: prep, ReLU, mean over pixels, linear.",
+        close(quiet, linear(first), 1e-3),
+        f"{words}, or {changed}: prep, batch norm, ReLU, mean over pixels, linear.",
     )
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.affine:
-            nn.init.ones_(module.weight)
+    start_from(1.0)
     value = call(net, x)
-    branches = [p for p in parameters.values() if tuple(p.shape) == (width, width, 3, 3)]
-    possible = []
+    possible, branches = [], by_shape[width, width, 3, 3]
     for order in (branches, branches[::-1]):
-        z = start
-        for weight in order:
-            z = z + F.batch_norm(F.conv2d(z, weight, padding=1), None, None, training=True).relu()
-        possible.append(linear(z.mean(dim=(2, 3))).detach())
-    require(
-        any(close(value, right, 1e-3) for right in possible),
-        "the faults are gone, but something else changed: each of the two branches is conv, BN, ReLU, added once.",
-    )
+        z = first
+        for p in order:
+            z = z + _norm(F.conv2d(z, p, padding=1)).relu()
+        possible.append(linear(z))
+    if not any(close(value, right, 1e-3) for right in possible):
+        _all_used(net, value)
+        raise Wrong(
+            "the faults are gone, but something else changed: each of the two branches is conv, BN, ReLU, added once."
+        )
     _all_used(net, value)
-    return "all layers are registered, the shortcut carries x, and the outputs are logits."
+    try:
+        _alone(net, x)
+    except Wrong as wrong:
+        raise Wrong(f"symptom 3 is still there: {wrong}") from None
+    return (
+        "layers registered, gradients everywhere, eval mode without neighbours, logits, and a shortcut that carries x."
+    )
