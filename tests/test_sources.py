@@ -131,6 +131,7 @@ def test_torchvision_never_downloads_by_itself(cifar10, monkeypatch):
 
 def test_cifar100(monkeypatch, folder, serve):
     server = serve(fake_sets.cifar100(monkeypatch))
+    monkeypatch.setitem(data.MIRRORS, "cifar100", (server.url(404),))
     monkeypatch.setattr(torchvision.datasets.CIFAR100, "url", server.url("good"))
     train, test = data.load("cifar100")
     assert (len(train), len(test), len(train.classes), train.name) == (200, 100, 100, "CIFAR-100")
@@ -178,6 +179,7 @@ def test_svhn(monkeypatch, folder, serve):
 @pytest.mark.parametrize("name", ["cifar100", "fashion_mnist", "svhn"])
 def test_another_set_that_cannot_be_had_is_an_error_that_names_it(monkeypatch, folder, serve, name):
     server = serve(b"")
+    monkeypatch.setitem(data.MIRRORS, "cifar100", (server.url(503),))
     monkeypatch.setattr(torchvision.datasets.CIFAR100, "url", server.url(503))
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [server.url(503) + "/"])
     for split in ("train", "test"):
