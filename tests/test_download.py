@@ -103,10 +103,16 @@ def test_a_source_that_breaks_off_without_end_is_given_up(server, target):
     assert len(server.asked) == download.ATTEMPTS
 
 
-@pytest.mark.parametrize("rest", ["no_ranges", "other_range"])
-def test_a_source_without_ranges_does_not_spoil_the_file(server, target, rest):
-    download.fetch([server.url("truncated"), server.url(rest), server.url("good")], target, MD5)
+def test_a_source_without_ranges_begins_anew(server, target):
+    download.fetch([server.url("truncated"), server.url("no_ranges"), server.url("good")], target, MD5)
     assert target.read_bytes() == BODY
+    assert len(server.asked) == 2
+
+
+def test_a_source_that_sends_another_range_is_left(server, target, capsys):
+    download.fetch([server.url("truncated"), server.url("other_range"), server.url("good")], target, MD5)
+    assert target.read_bytes() == BODY
+    assert "another part of the file" in capsys.readouterr().out
 
 
 def test_wrong_bytes_of_one_source_do_not_spoil_the_rest_of_another(server, target):
@@ -199,6 +205,15 @@ def test_whatever_an_earlier_run_left_the_file_is_right_in_the_end(server, targe
     download.fetch([server.url("good")], target, MD5)
     assert target.read_bytes() == BODY
     assert hidden(target) == []
+
+
+def test_a_longer_file_of_an_earlier_run_leaves_no_tail(server, target):
+    target.parent.mkdir()
+    part = target.parent / ".file.tar.gz.00.part"
+    part.write_bytes(BODY + b"more")
+    os.utime(part, (0, 0))
+    download.fetch([server.url("no_ranges")], target, MD5)
+    assert target.read_bytes() == BODY
 
 
 def test_an_interrupt_leaves_no_file_with_the_real_name(server, target, monkeypatch):
