@@ -21,8 +21,9 @@ MD5 = hashlib.md5(BODY).hexdigest()
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(download, "PATIENCE", 0.5)
+    monkeypatch.setattr(download, "PATIENCE", 1.0)
     monkeypatch.setattr(download, "WINDOW", 0.2)
+    monkeypatch.setattr(download, "MIN_RATE", 20_000)  # far below what a busy machine serves to itself
     server = FaultyServer(BODY)
     yield server
     server.close()
@@ -61,10 +62,10 @@ FAULTS = [
     ("wrong_bytes", "MD5", False),
     ("endless", "more bytes than the file has", False),
     ("redirect_loop", "redirects in a circle", False),
-    ("silent", "no answer for 0.5 s", False),
-    ("slow_headers", "no answer for 0.5 s", False),
-    ("stalls_after_headers", "silent after 0.0 MB for 0.5 s", False),
-    ("stalls_half_way", "silent after 0.2 MB for 0.5 s", True),
+    ("silent", "no answer for 1 s", False),
+    ("slow_headers", "no answer for 1 s", False),
+    ("stalls_after_headers", "silent after 0.0 MB for 1 s", False),
+    ("stalls_half_way", "silent after 0.2 MB for 1 s", True),
     ("trickles", "too slow", True),
     ("hangs_up", "no connection", False),
 ]
