@@ -1,6 +1,7 @@
 """Checks of the exercises of lesson 03."""
 
 import contextlib
+import itertools
 import math
 
 import torch
@@ -19,32 +20,44 @@ def batch_norm_train(answer) -> str:
     value = tensor(call(answer, x, weight, bias, eps), x.shape, "the result").float()
     w, b = weight.view(1, 3, 1, 1), bias.view(1, 3, 1, 1)
 
-    def normal(dims=(0, 2, 3), correction=0, inside=eps, outside=0.0, scale=w, shift=b):
-        centred = x - x.mean(dim=dims, keepdim=True)
-        spread = (x.var(dim=dims, correction=correction, keepdim=True) + inside).sqrt() + outside
-        return centred / spread * scale + shift
+    def normal(dims, correction, spread, affine):
+        centred, variance = x - x.mean(dim=dims, keepdim=True), x.var(dim=dims, correction=correction, keepdim=True)
+        return affine(centred / spread(variance))
 
-    mistakes = [
-        (normal(correction=1), "the variance is divided by n - 1. Batch norm divides by n: `correction=0`."),
-        (normal(inside=0.0, outside=eps), "eps is added to the standard deviation. Add it to the variance, then root."),
-        (normal(inside=0.0), "eps is not used. Add it to the variance before you take the root."),
-        (normal(dims=(2, 3)), "each image has statistics of its own. Average over the batch too, not only the pixels."),
-        (normal(dims=(1, 2, 3)), "the statistics mix channels within an image. Each channel has its own: keep dim 1."),
-        (normal(dims=(0, 1, 2, 3)), "one mean serves all channels. Each channel has its own: keep dim 1."),
-        (normal(dims=(0,)), "each pixel position has its own statistics. Average over rows and columns too."),
-        (
-            normal(scale=1, shift=0),
-            "weight and bias are not used. Multiply by weight, then add bias, channel by channel.",
-        ),
-        (normal(shift=0), "bias is not added."),
-        (normal(scale=1), "the result is not multiplied by weight."),
-        ((normal(scale=1, shift=0) + b) * w, "bias is added before weight multiplies. Multiply first, then add."),
-    ]
-    for wrong, words in mistakes:
-        require(not close(value, wrong), words)
-    squared = (normal(scale=1, shift=0) / (x.var(dim=(0, 2, 3), correction=0, keepdim=True) + eps).sqrt()) * w + b
-    require(not close(value, squared), "x is divided by the variance. Divide by its square root.")
-    require(close(value, normal()), f"the values are wrong: the largest error is {(value - normal()).abs().max():.3g}.")
+    # What may be done in each place, the right thing first, and the words for it.
+    places = (
+        {
+            (0, 2, 3): "",
+            (2, 3): "each image has statistics of its own. Average over the batch too, not only the pixels.",
+            (1, 2, 3): "the statistics mix channels within an image. Each channel has its own: keep dim 1.",
+            (0, 1, 2, 3): "one mean serves all channels. Each channel has its own: keep dim 1.",
+            (0,): "each pixel position has its own statistics. Average over rows and columns too.",
+            (1,): "the statistics run over the channels. They run over images, rows and columns: dims 0, 2 and 3.",
+        },
+        {0: "", 1: "the variance is divided by n - 1. Batch norm divides by n: `correction=0`."},
+        {
+            lambda v: (v + eps).sqrt(): "",
+            lambda v: v.sqrt() + eps: "eps is added to the standard deviation. Add it to the variance, then root.",
+            lambda v: v.sqrt(): "eps is not used. Add it to the variance before you take the root.",
+            lambda v: v + eps: "x is divided by the variance. Divide by its square root.",
+            lambda v: 1: "x is not divided by the root of the variance.",
+        },
+        {
+            lambda z: z * w + b: "",
+            lambda z: z: "weight and bias are not used. Multiply by weight, then add bias, channel by channel.",
+            lambda z: z * w: "bias is not added.",
+            lambda z: z + b: "the result is not multiplied by weight.",
+            lambda z: (z + b) * w: "bias is added before weight multiplies. Multiply first, then add.",
+            lambda z: z * w - b: "bias is subtracted. Add it.",
+        },
+    )
+    ways = list(itertools.product(*places))
+    ways.sort(key=lambda way: sum(bool(words[done]) for words, done in zip(places, way, strict=True)))
+    for way in ways:  # those with fewest faults first
+        words = [words[done] for words, done in zip(places, way, strict=True) if words[done]]
+        require(not words or not close(value, normal(*way)), " And: ".join(words))
+    right = normal(*(next(iter(place)) for place in places))
+    require(close(value, right), f"the values are wrong: the largest error is {(value - right).abs().max():.3g}.")
     return "each channel by its own mean and variance over the batch, then weight and bias."
 
 

@@ -52,6 +52,19 @@ def _batch_norm_no_views(x, weight, bias, eps):
     return (x - mean) / (variance + eps).sqrt() * weight + bias
 
 
+def _batch_norm_two_faults(x, weight, bias, eps):
+    mean, std = x.mean(dim=(0, 2, 3), keepdim=True), x.std(dim=(0, 2, 3), keepdim=True)
+    return (x - mean) / (std + eps) * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+
+
+def _batch_norm_mean_only(x, weight, bias, eps):
+    return (x - x.mean(dim=(0, 2, 3), keepdim=True)) * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+
+
+def _batch_norm_over_channels(x, weight, bias, eps):
+    return _normalise(x, (1,), weight, bias, eps)
+
+
 class _Block(nn.Module):
     """The right block, with switches for what may go wrong."""
 
@@ -539,6 +552,12 @@ WRONG = {
         "eps added to the standard deviation": (_batch_norm_eps_outside, "eps is added to the standard deviation"),
         "divided by the variance": (_batch_norm_by_variance, "divided by the variance"),
         "another shape": (_batch_norm_flat, "must have the shape"),
+        "std of n - 1 plus eps": (
+            _batch_norm_two_faults,
+            "divided by n - 1. Batch norm divides by n: `correction=0`. And:",
+        ),
+        "variance forgotten": (_batch_norm_mean_only, "not divided by the root"),
+        "layer norm's dimension": (_batch_norm_over_channels, "run over the channels"),
         "statistics without the dimensions of x": (_batch_norm_no_views, "RuntimeError"),
     },
     "basic_block": {
