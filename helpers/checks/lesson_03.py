@@ -85,6 +85,7 @@ def shortcut(answer) -> str:
             problem = _problem(path, x, shape)
             _weights(path, problem, projections=((c_out, c_in),), threes=0)
             require(not problem, problem)
+            x.requires_grad_()
             value = call(path, x)
             (weight,) = (p.detach() for p in weights if p.ndim == 4)
             right = _norm(F.conv2d(x, weight, stride=stride))
@@ -102,7 +103,8 @@ def shortcut(answer) -> str:
                 require(close(right, wrong) or not close(value, wrong, 1e-3), words)
             require(close(value, right, 1e-3), "the output is not batch norm(1x1 convolution of x, with the stride).")
             _all_used(path, value)
-            _alone(path, x)
+            _same_gradient(value, right, x)
+            _alone(path, x.detach())
     return "a 1x1 convolution with the stride and a batch norm where the shape changes, x itself elsewhere."
 
 
@@ -118,6 +120,7 @@ def basic_block(answer) -> str:
             problem = _problem(block.float().train(), x, shape)  # first see whether the layers tell why
             first, second, projection = _block_weights(block, c_in, c_out, stride, problem)
             require(not problem, problem)
+            x.requires_grad_()
             value = call(block, x)
             outputs = _block_outputs(x, first, second, projection, stride)
             if c_in == c_out:  # which of two equal shapes comes first cannot be seen from outside
@@ -126,8 +129,17 @@ def basic_block(answer) -> str:
             found = [words for words, out in outputs if close(value, out, 1e-3)]
             require(not found or found[0] == "", "".join(found[:1]))
             _all_used(block, value)
-            require(found, "the output is not ReLU(branch(x) + shortcut(x)). Compare the order of your layers.")
-            _alone(block, x)
+            if not found:
+                others = [m for m in block.modules() if isinstance(m, nn.GroupNorm | nn.LayerNorm | nn.InstanceNorm2d)]
+                require(not others, f"{', '.join(type(m).__name__ for m in others)}: only nn.BatchNorm2d belongs here.")
+                require((value >= 0).all(), "the output has negative numbers. Its last step must be a ReLU.")
+                raise Wrong(
+                    "the output is not ReLU(branch(x) + shortcut(x)). Compare your layers, one by one: convolution, "
+                    "batch norm, ReLU, convolution, batch norm, addition, ReLU; nothing else, and their defaults."
+                )
+            rights = [out for words, out in outputs if not words and close(value, out, 1e-3)]
+            _same_gradient(value, rights[0], x)
+            _alone(block, x.detach())
     return "two convolutions, the shortcut added, ReLU last; a projection only where the shape changes."
 
 
@@ -166,9 +178,18 @@ def _all_used(module: nn.Module, value: torch.Tensor) -> None:
     """Require that `value`, the module's output, depends on each of its parameters."""
     require(value.requires_grad, "the output has no gradient. Leave out .detach() and torch.no_grad().")
     names, parameters = zip(*module.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
+    gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True, retain_graph=True)
     unused = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
     require(not unused, f"{' and '.join(unused)}: never used, no gradient arrives there. Is a layer used twice?")
+
+
+def _same_gradient(value: torch.Tensor, right: torch.Tensor, source: torch.Tensor) -> None:
+    """Require that `value`, equal to `right`, sends the same gradient back to `source`."""
+    found, expected = (torch.autograd.grad(out.square().sum(), source, allow_unused=True)[0] for out in (value, right))
+    require(
+        found is not None and close(found / expected.abs().max(), expected / expected.abs().max(), 1e-2),
+        "the output is right, but not the gradient that comes back. Is there a .detach(), .data or torch.no_grad()?",
+    )
 
 
 def _alone(module: nn.Module, x: torch.Tensor) -> None:
@@ -192,6 +213,8 @@ def _weights(module: nn.Module, problem: str, projections: tuple, threes: int):
         if len(big) == 3 and projections and not ones:
             raise Wrong("the projection is a 3x3 convolution. On the shortcut it is a 1x1.")
         more = f" {_REGISTER}" if len(big) < threes else ""
+        others = [f"a {p.shape[2]}x{p.shape[3]}" for p in four if tuple(p.shape[2:]) not in ((1, 1), (3, 3))]
+        more = f" There is also {' and '.join(others)}." if others else more
         require(len(big) == threes, f"there must be two 3x3 convolutions, found {len(big)}.{more}")
         require(
             ones or not projections,
@@ -208,7 +231,7 @@ def _weights(module: nn.Module, problem: str, projections: tuple, threes: int):
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     require(all(n.affine for n in norms), "a batch norm has no weight and bias. Leave `affine` at True.")
     count = sum(p.ndim == 1 for p in module.parameters())  # two a batch norm, whoever wrote it
-    made = f"{len(four)} convolution{'s' * (len(four) > 1)} but {count // 2} batch norms"
+    made = f"{len(four)} convolution{'s' * (len(four) > 1)} but {count // 2} batch norm{'s' * (count // 2 != 1)}"
     require(
         count == 2 * len(four),
         f"{made}. One follows each, the projection's included.{register if count < 2 * len(four) else ''}",
@@ -425,8 +448,8 @@ def repaired_network(answer) -> str:
             nn.init.constant_(norm.weight, scale if norm is not only else 1)
             nn.init.zeros_(norm.bias)
 
-    linear, call_net = (lambda z: F.linear(z.mean(dim=(2, 3)), weight, bias).detach()), (lambda: call(net, x).detach())
-    first = _norm(F.conv2d(x, prep, padding=1)).relu().detach()
+    linear, call_net = (lambda z: F.linear(z.mean(dim=(2, 3)), weight, bias)), (lambda: call(net, x).detach())
+    first = _norm(F.conv2d(x, prep, padding=1)).relu()
     silent = {}
     for norm in norms:  # the one that alone lets the image through is prep's
         start_from(0.0, only=norm)
@@ -462,12 +485,14 @@ def repaired_network(answer) -> str:
         for p in order:
             z = z + _norm(F.conv2d(z, p, padding=1)).relu()
         possible.append(linear(z))
-    if not any(close(value, right, 1e-3) for right in possible):
+    rights = [right for right in possible if close(value, right, 1e-3)]
+    if not rights:
         _all_used(net, value)
         raise Wrong(
             "the faults are gone, but something else changed: each of the two branches is conv, BN, ReLU, added once."
         )
     _all_used(net, value)
+    _same_gradient(value, rights[0], prep)
     try:
         _alone(net, x)
     except Wrong as wrong:

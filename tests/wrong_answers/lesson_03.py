@@ -249,6 +249,22 @@ class _Subtracted(_Block):
         return F.relu(branch - shortcut)
 
 
+class _DetachedShortcut(_Block):
+    def join(self, branch, shortcut):
+        return F.relu(branch + shortcut.detach())
+
+
+class _LeakyRelu(_Block):
+    def join(self, branch, shortcut):
+        return F.leaky_relu(branch + shortcut)
+
+
+class _FiveByFive(_Block):
+    def __init__(self, channels_in, channels_out, stride=1):
+        super().__init__(channels_in, channels_out, stride)
+        self.first = nn.Conv2d(channels_in, channels_out, 5, stride, padding=2, bias=False)
+
+
 class _Concatenated(_Block):
     def join(self, branch, shortcut):
         return torch.cat([branch, shortcut], dim=1)
@@ -507,6 +523,11 @@ class _ReluBeforeNorm(_Network):
         return self.norm(F.relu(self.prep(x)))
 
 
+class _ShortcutDetached(_Network):
+    def block(self, branch, x):
+        return x.detach() + branch(x)
+
+
 class _PrepBias(_Network):
     def __init__(self, width=8, classes=10):
         super().__init__(width, classes)
@@ -600,7 +621,10 @@ WRONG = {
         "stride on the second convolution": (_StrideOnSecond, "the stride is on the second"),
         "projection only where the stride is not 1": (_ProjectionOnlyForStride, "needs a 1x1 projection"),
         "projection without batch norm": (_ProjectionWithoutNorm, "3 convolutions but 2 batch norms"),
-        "instance norm": (_InstanceNorms, "the output is not ReLU(branch(x) + shortcut(x))"),
+        "instance norm": (_InstanceNorms, "InstanceNorm2d: only nn.BatchNorm2d belongs here"),
+        "shortcut detached": (_DetachedShortcut, "not the gradient that comes back"),
+        "leaky ReLU": (_LeakyRelu, "Its last step must be a ReLU"),
+        "5x5 in place of 3x3": (_FiveByFive, "There is also a 5x5"),
     },
     "shortcut": {
         "no stride": (_path(stride=False), "must have the shape (5, 6, 4, 4), got (5, 6, 8, 8)"),
@@ -655,6 +679,7 @@ WRONG = {
         "ReLU after prep forgotten": (_NoReluAfterPrep, "the ReLU after the first batch norm is gone"),
         "batch norm after prep forgotten": (_NoNormAfterPrep, "norm"),
         "ReLU before the first batch norm": (_ReluBeforeNorm, "the first ReLU comes before the batch norm"),
+        "shortcut detached": (_ShortcutDetached, "not the gradient that comes back"),
         "a bias in prep": (_PrepBias, "must have 881 parameters, got 887"),
         "maximum in place of the mean": (_Maximum, "Broken takes its mean"),
         "sigmoid at the end": (_Sigmoid, "or something besides the five faults changed: prep, batch norm, ReLU, mean"),
