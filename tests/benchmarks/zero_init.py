@@ -2,9 +2,13 @@
 
     .venv/bin/python tests/benchmarks/zero_init.py
 
-Uses the images that `data.load` finds, or the sample. About six minutes on two cores. The third kind of start, weight
+Uses the images that `data.load` finds, or the sample. About ten minutes on two cores. The third kind of start, weight
 and bias exactly 0, shows what the bias of 1e-6 in helpers/model.py is for. Few images and few steps: it tells how the
 first steps go, not where a full training ends.
+
+Accuracy after 4 epochs, CIFAR-10, lowest and highest of three seeds: CustomResNet(8) default 0.49 to 0.51, zero_init
+0.54 to 0.56, exactly zero 0.53 to 0.57 (so few steps do not need the branches); cifar_resnet(20) default 0.36 to 0.38,
+zero_init 0.27 to 0.30. The trick is no sure gain: measure it where you use it.
 """
 
 import sys
