@@ -3,7 +3,7 @@
 A check never raises and never stops the notebook. It returns a `Verdict`, which is true only for a right answer.
 """
 
-from helpers.checks.lesson_01 import channel_statistics, crop_batch, stratified_split
+from helpers.checks.lesson_01 import channel_statistics, crop_batch, find_duplicate, stratified_split
 from helpers.checks.lesson_02 import conv_parameters, multiply_adds, receptive_field
 from helpers.checks.lesson_03 import basic_block, batch_norm_train, first_loss, repaired_network, shortcut
 from helpers.checks.lesson_04 import lr_sweep, one_cycle, smoothed_losses
