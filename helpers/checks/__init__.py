@@ -4,7 +4,13 @@ A check never raises and never stops the notebook. It returns a `Verdict`, which
 """
 
 from helpers.checks.lesson_01 import channel_statistics, crop_batch, find_duplicate, stratified_split
-from helpers.checks.lesson_02 import conv_parameters, multiply_adds, receptive_field
+from helpers.checks.lesson_02 import (
+    autocorrelation,
+    bottleneck_parameters,
+    conv_parameters,
+    multiply_adds,
+    receptive_field,
+)
 from helpers.checks.lesson_03 import basic_block, batch_norm_train, first_loss, repaired_network, shortcut
 from helpers.checks.lesson_04 import lr_sweep, one_cycle, smoothed_losses
 from helpers.checks.lesson_05 import label_smoothing_loss, training_step, weight_decay_groups

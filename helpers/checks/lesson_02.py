@@ -1,5 +1,10 @@
 """Checks of the exercises of lesson 02."""
 
+import math
+
+import torch
+import torch.nn.functional as F
+
 from helpers.checks.frame import Wrong, call, check, require
 
 
@@ -109,3 +114,114 @@ def multiply_adds(answer) -> str:
         require(count * channels_out != true, said + "Every output channel is computed at every position.")
         raise Wrong(said + "Count what one output number needs, then how many output numbers there are.")
     return "kernel² times the input channels for each output number, times the number of output numbers."
+
+
+@check
+def bottleneck_parameters(answer) -> str:
+    """answer(channels, width) -> parameters of conv 1x1, BN, conv 3x3, BN, conv 1x1, BN; no biases in convolutions."""
+    for channels, width in ((20, 7), (48, 10), (256, 64)):
+        count = _whole(call(answer, channels, width), "the number of parameters")
+        down, middle, norms = channels * width, 9 * width**2, 2 * (2 * width + channels)
+        true = 2 * down + middle + norms
+        if count == true:
+            continue
+        said = f"for channels={channels}, width={width} you return {count:,}, expected {true:,}. "
+        no_norms = said + "Batch norm is missing: two parameters for each channel that it normalises."
+        middle_words = said + "The 3x3 convolution goes from width to width channels: 9 * width * width weights."
+        for fault, words in (
+            (2 * down + middle, no_norms),
+            (2 * down + middle + norms // 2, said + "Batch norm has two parameters a channel: a scale and a shift."),
+            (true + 2 * width + channels, said + "You count biases: these convolutions have none."),
+            (2 * down + middle + 2 * norms, said + "Batch norm has two parameters a channel; its averages are none."),
+            (true - 2 * channels, said + "The third batch norm is missing: it normalises `channels` channels."),
+            (2 * down + middle + 6 * width, said + "The third batch norm normalises `channels` channels, not `width`."),
+            (2 * down + middle + 6 * channels, said + "The first two batch norms normalise `width` channels."),
+            (true - 2 * width, said + "One of the first two batch norms is missing: one follows each convolution."),
+            (true - down, said + "There are two 1x1 convolutions: one down to `width`, one back up to `channels`."),
+            (true - middle + width**2, said + "The second convolution is 3x3: nine weights for each pair of channels."),
+            (true - middle + 3 * width**2, said + "A 3x3 filter has 9 weights for each pair of channels, not 3."),
+            (true - middle + 9 * channels**2, middle_words),
+            (true - middle + 9 * down, middle_words),
+            (true + down, said + "The shortcut is x itself: it has no parameters."),
+            (true + channels**2, said + "The shortcut is x itself: it has no parameters."),
+            (
+                true + 16 * down,
+                said + "The first and the last convolution are 1x1: one weight for each pair of channels.",
+            ),
+            (2 * 9 * channels**2 + 4 * channels, said + "That is a basic block: two 3x3 convolutions on all channels."),
+        ):
+            require(count != fault, words)
+        raise Wrong(said + "Add up conv 1x1, conv 3x3, conv 1x1 and the batch norm after each.")
+    return "two 1x1 convolutions on all channels, one 3x3 on the few, two numbers a channel for each batch norm."
+
+
+@check
+def autocorrelation(answer) -> str:
+    """answer(gradients, lag): (N, D), lag 0 to N - 1 -> products of centred rows lag apart, over the sum of squares."""
+    # A drifting mean and columns of different size, so that each wrong centring or weighting shows.
+    noise = torch.randn(40, 6).cumsum(dim=0) + 4 * torch.rand(6) + torch.linspace(0, 3, 40).view(-1, 1)
+    gradients = noise * torch.tensor([1.0, 0.3, 2.0, 0.7, 1.5, 0.1])
+    gradients = gradients * torch.linspace(0.4, 1.6, 40).view(-1, 1)
+    for lag in (1, 3, 12, 0):
+        value = call(answer, gradients, lag)
+        if getattr(value, "shape", None) in ((), (1,)):
+            value = value.item()
+        shape = getattr(value, "shape", None)
+        words = "return one number: sum over rows and over columns. Yours has the shape "
+        require(shape is None, words + f"{tuple(shape or ())}.")
+        require(isinstance(value, int | float), f"return one number, got {type(value).__name__}.")
+        require(
+            value == value,
+            f"the result at lag {lag} is nan. At lag 0 `g[:-lag]` is empty: write `g[: len(g) - lag]`.",
+        )
+        raw = gradients.double()
+        g = raw - raw.mean(dim=0)
+        true = _ratio(g, lag)
+        per_pair = true * 40 / (40 - lag)  # means in place of sums: as good an answer
+        if _near(value, true) or _near(value, per_pair):
+            continue
+        early, late, square = g[: 40 - lag], g[lag:], _lagged(g, 0)
+        each_row, of_all = raw - raw.mean(dim=1, keepdim=True), raw - raw.mean()
+        scaled = g / g.norm(dim=0)
+        slices = [part - part.mean(dim=0) for part in (raw[: 40 - lag], raw[lag:])]
+        top, all_rows = _lagged(g, lag), "divide by the sum of squares of all N rows, not of "
+        for fault, words in (
+            (math.nan if lag else 0.0, "the result is 0: `g[:-0]` is empty. Write `g[: len(g) - lag]`."),
+            (_lagged(raw, lag) / _lagged(raw, 0), "the mean is still in it. Subtract the mean row first."),
+            (_lagged(raw, lag) / square, "the mean is still in the products. Subtract the mean row from both factors."),
+            (_ratio(each_row, lag), "you subtract each row's own mean. Subtract the mean row, over `dim=0`."),
+            (_ratio(of_all, lag), "you subtract one number, the mean of all. Subtract the mean row, over `dim=0`."),
+            ((g * g.roll(lag, 0)).sum() / square, "`roll` lets the end meet the beginning. Only N - lag pairs exist."),
+            (_lagged(g, lag + 1) / square, "your rows lie lag + 1 apart."),
+            (_lagged(g, lag - 1) / square if lag else math.nan, "your rows lie lag - 1 apart."),
+            (_lagged(g.T, lag) / square, "you shift columns. An input is a row."),
+            (top, "the sum of products is not divided. Divide by the sum of squares."),
+            (top / square**0.5, "divide by the sum of squares, not by its root."),
+            (top / (40 - lag), "the products are averaged, but not divided by the mean square."),
+            (F.cosine_similarity(early, late).mean(), "you average cosines. Sum all products, then divide once."),
+            (
+                F.cosine_similarity(raw[: 40 - lag], raw[lag:]).mean(),
+                "you average cosines, with the mean left in. Subtract the mean row, sum all products, divide once.",
+            ),
+            (_ratio(scaled, lag), "you scale each column. Sum over all columns, then divide once."),
+            (top / (early.norm() * late.norm()), all_rows + "those that have a partner."),
+            (top / _lagged(early, 0), all_rows + "the first N - lag."),
+            (top / _lagged(late, 0), all_rows + "the last N - lag."),
+            ((slices[0] * slices[1]).sum() / square, "subtract the mean of all N rows, before slicing."),
+            (1 - true, "this is 1 minus the autocorrelation."),
+        ):
+            require(not _near(value, float(fault)), f"at lag {lag}: {words}")
+        raise Wrong(f"at lag {lag} you return {value:.4f}, expected {true:.4f}.")
+    return "products of centred rows that lie lag apart, over the sum of squares."
+
+
+def _lagged(g: torch.Tensor, lag: int) -> float:
+    return (g[: len(g) - lag] * g[lag:]).sum().item()
+
+
+def _ratio(g: torch.Tensor, lag: int) -> float:
+    return _lagged(g, lag) / _lagged(g, 0)
+
+
+def _near(value: float, other: float) -> bool:
+    return abs(value - other) < 1e-4 * max(1, abs(other))
