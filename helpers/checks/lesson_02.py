@@ -148,6 +148,11 @@ def bottleneck_parameters(answer) -> str:
                 true + 16 * down,
                 said + "The first and the last convolution are 1x1: one weight for each pair of channels.",
             ),
+            (2 * down + 9 * channels**2 + 2 * (2 * channels + width), middle_words),
+            (
+                down + middle + 4 * width**2 + 12 * width,
+                said + "The block returns `channels` channels, whatever `width` is: they need not be 4 * width.",
+            ),
             (2 * 9 * channels**2 + 4 * channels, said + "That is a basic block: two 3x3 convolutions on all channels."),
         ):
             require(count != fault, words)

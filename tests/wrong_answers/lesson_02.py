@@ -152,6 +152,8 @@ WRONG = {
         "3x3 counted as 3": (lambda c, w: 2 * c * w + 3 * w * w + 4 * w + 2 * c, "not 3"),
         "all three are 3x3": (lambda c, w: 18 * c * w + 9 * w * w + 4 * w + 2 * c, "are 1x1"),
         "a projection shortcut": (lambda c, w: 2 * c * w + 9 * w * w + 4 * w + 2 * c + c * c, "shortcut is x itself"),
+        "arguments swapped": (lambda c, w: 2 * c * w + 9 * c * c + 2 * (2 * c + w), "width to width"),
+        "always four times the width": (lambda c, w: c * w + 13 * w * w + 12 * w, "need not be 4"),
         "a basic block": (lambda c, w: 18 * c * c + 4 * c, "basic block"),
         "a list": (lambda c, w: [c * w, 9 * w * w, w * c], "must be a number"),
     },
