@@ -5,6 +5,7 @@ import os
 import platform
 import random
 import re
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -84,23 +85,34 @@ def checkpoint_path(lesson: str, data: str) -> Path:
 class Live:
     """Text that replaces itself in place, so that a progress bar is saved once and not 400 times.
 
-    In a notebook it is one display that is updated; elsewhere only the final text is printed.
+    In a notebook it is one display that is updated. Elsewhere kept lines and the final text are printed, and a terminal
+    shows the newest line in between.
     """
 
     def __init__(self):
-        self.text = ""
+        self.text, self.kept = "", []
         self.handle = display({"text/plain": ""}, raw=True, display_id=True) if _in_notebook() else None
 
     def show(self, text: str) -> None:
         self.text = text
         if self.handle:
-            self.handle.update({"text/plain": text}, raw=True)
+            self.handle.update({"text/plain": "\n".join([*self.kept, *([text] if text else [])])}, raw=True)
+        elif sys.stderr.isatty():
+            print(f"\r\x1b[K{text.splitlines()[-1] if text else ''}", end="", file=sys.stderr, flush=True)
+
+    def keep(self, line: str) -> None:
+        """Add a line that stays above the text; the text starts empty again."""
+        self.kept.append(line)
+        self.show("")
+        if not self.handle:
+            print(line, flush=True)
 
     def close(self, text: str | None = None) -> None:
-        """Leave `text` (or what was shown last) as the final state."""
-        self.show(self.text if text is None else text)
-        if not self.handle and self.text:
-            print(self.text)
+        """Leave the kept lines and `text` (or what was shown last) as the final state."""
+        final = self.text if text is None else text
+        self.show(final if self.handle else "")
+        if not self.handle and final:
+            print(final)
 
 
 def _in_notebook() -> bool:

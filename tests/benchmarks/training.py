@@ -1,0 +1,157 @@
+"""The ordinary training loop beside `fit`, by turns in one run: images a second, and the share of the machine's speed.
+
+    .venv/bin/python tests/benchmarks/training.py [--steps 16] [--widths 64 32] [--batch 128]
+
+Ordinary means: float32, contiguous, Adam, images that a DataLoader with two workers augments one by one with PIL.
+Draws its own pictures, so that it needs no data. Close other programs: both sides use every core. About two minutes on
+two cores. The machine's speed is that of its matrix products, in the number format that `fit` chose.
+"""
+
+import argparse
+import contextlib
+import io
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.transforms import v2
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from helpers import data, sample, train, utils
+from helpers.model import CustomResNet
+
+WARM_UP = 3  # steps that are not counted
+LEAST_GAIN = 2.3  # on a CPU with bfloat16 instructions, at width 64
+
+
+class Clock:
+    """Batches that note when each is asked for: from one call to the next is one whole step."""
+
+    def __init__(self, batches):
+        self.batches, self.times = batches, []
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        for batch in self.batches:
+            self.times.append(time.perf_counter())
+            yield batch
+        self.times.append(time.perf_counter())
+
+    def seconds_a_step(self) -> float:
+        times = self.times[WARM_UP:]
+        return statistics.median(after - before for before, after in zip(times, times[1:], strict=False))
+
+
+class Pictures(Dataset):
+    """PIL images, as torchvision.datasets.CIFAR10 hands them out."""
+
+    TRANSFORM = v2.Compose(
+        [
+            v2.RandomCrop(32, padding=4),
+            v2.RandomHorizontalFlip(),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.5] * 3, [0.5] * 3),
+        ]
+    )
+
+    def __init__(self, images):
+        self.pixels, self.labels = images.x.permute(0, 2, 3, 1).numpy(), images.y.tolist()
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        return self.TRANSFORM(Image.fromarray(self.pixels[i])), self.labels[i]
+
+
+def ordinary_loop(model, images, batch, device) -> float:
+    """Seconds a step of the loop that most tutorials show."""
+    clock = Clock(DataLoader(Pictures(images), batch, shuffle=True, num_workers=2))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+    model.train()
+    for x, y in clock:
+        x, y = x.to(device), y.to(device)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+    return clock.seconds_a_step()
+
+
+def fit_loop(model, images, batch, device) -> float:
+    """Seconds a step of `fit` with the course's batches."""
+    stats, augment = images.mean_std(), [data.random_crop(), data.random_flip()]
+    clock = Clock(data.Batches(images, stats, batch, augment=augment, shuffle=True, device=device))
+    valid = data.Batches(images.take(torch.arange(100)), stats, 100, device=device)
+    with contextlib.redirect_stdout(io.StringIO()):
+        train.fit(model, clock, valid, epochs=1, lr=0.02, clip=10.0)
+    return clock.seconds_a_step()
+
+
+def product_rate(dtype: torch.dtype, device, size: int) -> float:
+    """Operations a second of a product of two square matrices: 2 * size^3 each; the best of eight."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    times = []
+    for _ in range(8):
+        begin = time.perf_counter()
+        (a @ b)[0, 0].item()
+        times.append(time.perf_counter() - begin)
+    return 2 * size**3 / min(times)
+
+
+def operations_a_step(width: int, batch: int) -> int:
+    """Of convolutions and the linear layer, forward and backward; a multiplication and an addition count as two."""
+    model, counter = CustomResNet(width), FlopCounterMode(display=False)
+    with counter:
+        model(torch.zeros(batch, 3, 32, 32)).sum().backward()
+    return counter.get_total_flops()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 32])
+    parser.add_argument("--batch", type=int, default=128)
+    options = parser.parse_args()
+    device = utils.device()
+    print(f"torch {torch.__version__}, {platform.machine()}, {device}, {torch.get_num_threads()} threads")
+    dtype = train.fast_dtype(device.type)
+    size = 4096 if device.type == "cpu" else 8192
+    rates = {name: product_rate(name, device, size) for name in {torch.float32, dtype}}
+    for name, rate in rates.items():
+        print(f"matrix products in {str(name):14}: {rate / 1e9:10,.0f} billion operations a second")
+
+    images = data.Images(*sample.draw(options.steps * options.batch, 0), sample.CLASSES, "sample shapes")
+    loops = {"ordinary loop": (ordinary_loop, torch.float32), "fit": (fit_loop, dtype)}
+    for width in options.widths:
+        seconds = {name: [] for name in loops}
+        for _ in range(2):  # by turns: whatever else runs on this machine slows both
+            for name, (loop, _) in loops.items():
+                torch.manual_seed(0)
+                seconds[name].append(loop(CustomResNet(width).to(device), images, options.batch, device))
+        operations = operations_a_step(width, options.batch)
+        print(f"\nwidth {width}, batch {options.batch}: {operations / 1e9:,.0f} billion operations a step")
+        for name, (_, kind) in loops.items():
+            best = min(seconds[name])
+            share = operations / best / rates[kind]
+            print(
+                f"  {name:14} {options.batch / best:8,.0f} images a second   {share:6.1%} of matrix products in {kind}"
+            )
+        gain = min(seconds["ordinary loop"]) / min(seconds["fit"])
+        wanted = f" (wanted: at least {LEAST_GAIN})" if width == 64 and dtype == torch.bfloat16 else ""
+        print(f"  fit is {gain:.2f} times as fast{wanted}")
+
+
+if __name__ == "__main__":
+    main()
