@@ -86,8 +86,9 @@ class History:
         for ax, what in zip(axes[0], ("loss", "accuracy"), strict=True):
             series = {"training": self[f"train_{what}"], "validation": self[f"valid_{what}"]}
             curves(series, title=what.capitalize(), data=None, xlabel="", ylabel=what, ax=ax)
-        last = {"lr": "learning rate of the last step", "grad_norm": "length of the gradient, mean"}
-        for ax, (column, ylabel) in zip(axes[1], last.items(), strict=True):
+        for ax, (column, ylabel) in zip(
+            axes[1], (("lr", "learning rate"), ("grad_norm", "gradient norm")), strict=True
+        ):
             curves({column: self[column]}, title="", data=None, xlabel="epoch", ylabel=ylabel, ax=ax)
 
     def _not_empty(self) -> None:
@@ -242,7 +243,7 @@ def fit(
     if device.type == "cpu":
         keep_large_blocks()
 
-    optim = _optimizer(optimizer, model, lr, momentum, betas, weight_decay)
+    optim = _optimizer(optimizer, model, lr, momentum, betas, weight_decay, dtype)
     scheduler = _scheduler(schedule, optim, lr, recipe["steps"])
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)  # does nothing when not enabled
     average = copy.deepcopy(model) if ema else model
@@ -308,8 +309,8 @@ def fit(
                 scheduler.step(valid_loss)
             train_accuracy, norm = float(hits) / seen, sum(norms) / max(len(norms), 1)
             values = (epoch + 1, rate, norm, loss_sum / seen, train_accuracy, valid_loss, valid_accuracy)
-            history.rows.append(dict(zip(History.COLUMNS, (*values, time.perf_counter() - begin), strict=True)))
             reached = _copy(average)
+            history.rows.append(dict(zip(History.COLUMNS, (*values, time.perf_counter() - begin), strict=True)))
             if checkpoint is not None:
                 _write(checkpoint, state.content() | {"recipe": recipe, "dtype": _name(dtype), "about": about or {}})
             live.keep(history.line(-1))
@@ -393,9 +394,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
-def _optimizer(name: str, model, lr, momentum, betas, weight_decay) -> torch.optim.Optimizer:
+def _optimizer(name: str, model, lr, momentum, betas, weight_decay, dtype) -> torch.optim.Optimizer:
     groups = parameter_groups(model, weight_decay)
-    fused = groups[0]["params"][0].device.type in ("cpu", "cuda", "mps")  # one pass over memory instead of several
+    # Fused: one pass over memory instead of several. It rounds the last digit otherwise, so float32 keeps to the form
+    # that a loop written by hand would use.
+    fused = dtype == torch.bfloat16 or None
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
     if name in ("adam", "adamw"):

@@ -83,6 +83,36 @@ def test_live_text_is_printed_once_outside_a_notebook(capsys):
     assert capsys.readouterr().out == "400 of 400\n"
 
 
+def test_live_keeps_lines_and_shows_the_newest_text_in_a_terminal(capsys, monkeypatch):
+    live = utils.Live()
+    monkeypatch.setattr(utils.sys.stderr, "isatty", lambda: True)
+    live.keep("head")
+    live.show("a table\n1 of 2")
+    live.keep("row")
+    live.close("")
+    shown = capsys.readouterr()
+    assert shown.out == "head\nrow\n"
+    assert shown.err.count("1 of 2") == 1
+    assert shown.err.endswith("\r\x1b[K")  # nothing of it is left on the line
+
+
+def test_live_is_one_display_in_a_notebook(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, content, raw):
+            shown.append(content["text/plain"])
+
+    monkeypatch.setattr(utils, "_in_notebook", lambda: True)
+    monkeypatch.setattr(utils, "display", lambda *args, **kwargs: Handle())
+    live = utils.Live()
+    live.keep("head")
+    live.show("1 of 2")
+    live.keep("row")
+    live.close("")
+    assert shown == ["head", "head\n1 of 2", "head\nrow", "head\nrow"]
+
+
 def test_a_figure_carries_its_title_and_the_name_of_its_data():
     fig, _ = utils.figure("A finding", "sample shapes")
     assert fig.get_suptitle() == "A finding"
