@@ -350,6 +350,8 @@ def _check_network(model: nn.Module) -> torch.device:
 
 
 def _check_options(train, epochs, lr, momentum, ema, clip, label_smoothing) -> None:
+    if not hasattr(train, "__len__") or not hasattr(train, "__iter__"):
+        raise ValueError("fit: train must have a length and allow a new walk each epoch: pass a DataLoader or Batches.")
     allowed = {
         f"epochs must be at least 1 and lr above 0, got epochs={epochs} and lr={lr}": epochs >= 1 and 0 < lr < math.inf,
         f"momentum must lie in [0, 1), got {momentum}": 0 <= momentum < 1,
@@ -357,7 +359,6 @@ def _check_options(train, epochs, lr, momentum, ema, clip, label_smoothing) -> N
         f"clip must be above 0 or None, got {clip}": clip is None or clip > 0,
         f"label_smoothing must lie in [0, 1), got {label_smoothing}": 0 <= label_smoothing < 1,
         "train yields no batch: it is empty (or drop_last left the only one out)": len(train) > 0,
-        "one walk is all that train allows (an iterator): pass a DataLoader or Batches": not hasattr(train, "__next__"),
     }
     for fault, right in allowed.items():
         if not right:
@@ -367,7 +368,8 @@ def _check_options(train, epochs, lr, momentum, ema, clip, label_smoothing) -> N
 def _check_last_batch(train, model) -> None:
     """Refuse a last batch of one image before training, if `train` tells its sizes as a DataLoader does."""
     size, images = getattr(train, "batch_size", None), getattr(train, "sampler", getattr(train, "dataset", None))
-    if size and images is not None and not getattr(train, "drop_last", False) and len(images) % size == 1 % size:
+    known = size and hasattr(images, "__len__") and not getattr(train, "drop_last", False)
+    if known and len(images) % size == 1 % size:
         _check_batch_norm(1, model)
 
 
@@ -724,7 +726,7 @@ def _check_plain(facts, name: str) -> None:
 def _facts(train) -> dict:
     """What a continued run can compare its batches by, as far as they tell."""
     facts = {name: getattr(train, name) for name in ("batch_size", "seed", "drop_last") if hasattr(train, name)}
-    if hasattr(train, "dataset"):
+    if hasattr(getattr(train, "dataset", None), "__len__"):
         facts["images"] = len(train.dataset)
     return {f"train.{name}": value for name, value in facts.items()}
 
