@@ -284,11 +284,11 @@ def test_the_average_of_the_weights_equals_the_sum_written_out(pictures):
     model, raw = network(), network()
     train.fit(raw, loader, valid, 1, 0.05, dtype=F32)
     loader.set_epoch(0)
-    history = train.fit(model, Trail(loader, model), valid, 1, 0.05, dtype=F32, ema=0.2)
+    history = train.fit(model, Trail(loader, model), valid, 1, 0.05, dtype=F32, ema=0.35)
     assert same(weights(raw), trail[-1])  # the average does not touch the training
     expected = trail[0]
     for step, new in enumerate(trail[1:], start=1):
-        share = min(0.2, (1 + step) / (10 + step))
+        share = min(0.35, (1 + step) / (10 + step))
         expected = {
             key: share * value + (1 - share) * new[key] if value.is_floating_point() else new[key]
             for key, value in expected.items()
