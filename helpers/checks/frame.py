@@ -70,7 +70,7 @@ def call(answer: Callable, *arguments):
         raise Wrong(f"your code raised {type(error).__name__}: {error}{where}") from None
     if result is None or result is ...:
         what = "`forward`" if isinstance(answer, nn.Module) else "the function"
-        raise Unsolved(f"{what} returns nothing yet. Write its body; it must end in `return ...`.")
+        raise Unsolved(f"{what} returns nothing yet. Write its body; every way through it must end in `return ...`.")
     return result
 
 
