@@ -159,7 +159,9 @@ def _next(pieces: queue.SimpleQueue, silence: str, started: bool = False):
         words = "redirects in a circle" if "infinite loop" in str(item.reason) else str(item.reason).partition("\n")[0]
         raise _GivenUp(f"HTTP {item.code} ({words})")
     if isinstance(item, Exception):
-        raise _GivenUp(f"{'broke off' if started else 'no connection'} ({item})", again=started)
+        cause = getattr(item, "reason", item)
+        words = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        raise _GivenUp(f"{'broke off' if started else 'no connection'} ({words})", again=started)
     return item
 
 

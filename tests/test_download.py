@@ -86,10 +86,16 @@ def test_a_bad_source_is_left_for_the_next_one_with_one_line_saying_why(
     assert (server.asked[-1][1] is not None) == goes_on
 
 
-def test_a_host_that_nobody_knows_and_a_closed_port_are_left_for_the_next_one(server, target):
+def test_a_host_that_nobody_knows_and_a_closed_port_are_left_for_the_next_one(server, target, capsys):
     urls = ["http://nowhere.invalid/file.tar.gz", "http://127.0.0.1:1/file.tar.gz", server.url("good")]
     download.fetch(urls, target, MD5)
     assert target.read_bytes() == BODY
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" (")[0] for line in lines[:2]] == [
+        "  nowhere.invalid: no connection",
+        "  127.0.0.1:1: no connection",
+    ]
+    assert "Errno" not in lines[0] + lines[1]
 
 
 def test_the_only_source_is_asked_for_the_rest_when_it_breaks_off(server, target):
