@@ -14,33 +14,54 @@ from helpers.checks.frame import Unsolved, Wrong, call, check, close, require, t
 @check
 def batch_norm_train(answer) -> str:
     """answer(x, weight, bias, eps): x (N, C, H, W), weight and bias (C,) -> x normalised by the batch's statistics."""
-    # Channels and images of different mean and spread, few pixels and a large eps, so that every shortcut shows.
-    x = torch.randn(4, 3, 2, 5) * torch.tensor([0.5, 1.0, 3.0]).view(1, 3, 1, 1) + torch.arange(4.0).view(4, 1, 1, 1)
-    weight, bias, eps = torch.tensor([0.5, 2.0, 1.5]), torch.tensor([1.0, -1.0, 3.0]), 0.1
-    value = tensor(call(answer, x, weight, bias, eps), x.shape, "the result").float()
-    w, b = weight.view(1, 3, 1, 1), bias.view(1, 3, 1, 1)
+    eps = 0.1
+    for shape in ((4, 3, 2, 5), (2, 6, 3, 3)):
+        # Channels and images of different mean and spread, few pixels and a large eps, so that every shortcut shows.
+        spread = torch.linspace(0.5, 3, shape[1]).view(1, -1, 1, 1)
+        x = torch.randn(shape) * spread + torch.arange(float(shape[0])).view(-1, 1, 1, 1) + spread
+        weight, bias = torch.rand(shape[1]) + 0.5, torch.randn(shape[1]) * 2
+        given = {"x": x.clone(), "weight": weight.clone(), "bias": bias.clone()}
+        value = tensor(call(lambda: answer(*given.values(), eps)), x.shape, "the result").float()  # noqa: B023
+        right = F.batch_norm(x, None, None, weight, bias, True, eps=eps)
+        if not close(value, right):
+            words = _batch_norm_faults(value, x, weight.view(1, -1, 1, 1), bias.view(1, -1, 1, 1), eps)
+            error = (
+                f"the values are wrong: the largest error is {(value - right).abs().max():.3g}. If you bring x into "
+            )
+            raise Wrong(words or f"{error}rows, move the channels to the front first: `x.transpose(0, 1)`.")
+        for (name, now), before in zip(given.items(), (x, weight, bias), strict=True):
+            require(torch.equal(now, before), f"{name} itself was changed, as by `x -= ...`. Write `x = x - ...`.")
+        try:
+            value = call(answer, x.requires_grad_(), weight, bias, eps)
+        except Wrong:  # numpy knows no gradients, so none are asked for
+            continue
+        if value.requires_grad:  # cubes: the squares of normalised numbers have a constant sum
+            _same_gradient(value**3, F.batch_norm(x, None, None, weight, bias, True, eps=eps) ** 3, x)
+    return "each channel by its own mean and variance over the batch, then weight and bias."
 
-    def normal(dims, correction, spread, affine):
-        centred, variance = x - x.mean(dim=dims, keepdim=True), x.var(dim=dims, correction=correction, keepdim=True)
-        return affine(centred / spread(variance))
 
-    # What may be done in each place, the right thing first, and the words for it.
-    places = (
+def _batch_norm_faults(value, x, w, b, eps) -> str:
+    """Which mistakes give `value`, in words; nothing if none of these does."""
+    places = (  # what may be done in each place, the right thing first
         {
             (0, 2, 3): "",
             (2, 3): "each image has statistics of its own. Average over the batch too, not only the pixels.",
             (1, 2, 3): "the statistics mix channels within an image. Each channel has its own: keep dim 1.",
             (0, 1, 2, 3): "one mean serves all channels. Each channel has its own: keep dim 1.",
             (0,): "each pixel position has its own statistics. Average over rows and columns too.",
+            (0, 2): "each column has its own statistics. Average over dim 3 too.",
+            (0, 3): "each row has its own statistics. Average over dim 2 too.",
             (1,): "the statistics run over the channels. They run over images, rows and columns: dims 0, 2 and 3.",
         },
+        {True: "", False: "the mean is not subtracted."},
         {0: "", 1: "the variance is divided by n - 1. Batch norm divides by n: `correction=0`."},
         {
             lambda v: (v + eps).sqrt(): "",
             lambda v: v.sqrt() + eps: "eps is added to the standard deviation. Add it to the variance, then root.",
-            lambda v: v.sqrt(): "eps is not used. Add it to the variance before you take the root.",
+            lambda v: v.sqrt(): "eps is not used as passed. Add it to the variance before you take the root.",
             lambda v: v + eps: "x is divided by the variance. Divide by its square root.",
             lambda v: 1: "x is not divided by the root of the variance.",
+            lambda v: math.sqrt(1 + eps): "the variance is taken as 1, as in eval mode. Take that of the batch.",
         },
         {
             lambda z: z * w + b: "",
@@ -49,24 +70,26 @@ def batch_norm_train(answer) -> str:
             lambda z: z + b: "the result is not multiplied by weight.",
             lambda z: (z + b) * w: "bias is added before weight multiplies. Multiply first, then add.",
             lambda z: z * w - b: "bias is subtracted. Add it.",
+            lambda z: z * b + w: "weight and bias are exchanged. Multiply by weight, add bias.",
         },
     )
-    ways = list(itertools.product(*places))
-    ways.sort(key=lambda way: sum(bool(words[done]) for words, done in zip(places, way, strict=True)))
-    for way in ways:  # those with fewest faults first
-        words = [words[done] for words, done in zip(places, way, strict=True) if words[done]]
-        require(not words or not close(value, normal(*way)), " And: ".join(words))
-    right = normal(*(next(iter(place)) for place in places))
-    require(close(value, right), f"the values are wrong: the largest error is {(value - right).abs().max():.3g}.")
-    return "each channel by its own mean and variance over the batch, then weight and bias."
+    ways = [
+        ([words[done] for words, done in zip(places, way, strict=True) if words[done]], way)
+        for way in itertools.product(*places)
+    ]
+    for words, (dims, centred, correction, root, affine) in sorted(ways, key=lambda way: len(way[0])):
+        variance = x.var(dim=dims, correction=correction, keepdim=True)
+        z = (x - x.mean(dim=dims, keepdim=True) * centred) / root(variance)
+        if close(value, affine(z)):
+            return " And: ".join(words)
+    return ""
 
 
 @check
 def shortcut(answer) -> str:
     """answer(channels_in, channels_out, stride) -> nn.Module: x itself, or a projection where the shape changes."""
-    for c_in, c_out, stride in ((4, 6, 2), (4, 6, 1), (6, 6, 2), (4, 4, 1)):
-        x, shape = torch.randn(5, c_in, 8, 8), (5, c_out, 8 // stride, 8 // stride)
-        with _case(c_in, c_out, stride):
+    for c_in, c_out, stride in ((4, 6, 2), (4, 6, 1), (6, 6, 2), (4, 4, 1), (6, 4, 1), (4, 4, 3)):
+        with _case(c_in, c_out, stride) as (x, shape):
             changes = stride != 1 or c_in != c_out
             try:
                 path = call(answer, c_in, c_out, stride)
@@ -81,8 +104,9 @@ def shortcut(answer) -> str:
             require(isinstance(path, nn.Module), f"it must give an nn.Module, got {type(path).__name__}.")
             path.float().train()
             weights = list(_parameters(path))
-            require(weights, "the shape changes: x needs a projection, a 1x1 convolution and a batch norm.")
             problem = _problem(path, x, shape)
+            needs = "the shape changes: x needs a projection, a 1x1 convolution and a batch norm."
+            require(weights, needs if problem else f"{needs} {_REGISTER}")
             _weights(path, problem, projections=((c_out, c_in),), threes=0)
             require(not problem, problem)
             x.requires_grad_()
@@ -105,6 +129,7 @@ def shortcut(answer) -> str:
             _all_used(path, value)
             _same_gradient(value, right, x)
             _alone(path, x.detach())
+            _both_modes(path, x.detach())
     return "a 1x1 convolution with the stride and a batch norm where the shape changes, x itself elsewhere."
 
 
@@ -112,9 +137,8 @@ def shortcut(answer) -> str:
 def basic_block(answer) -> str:
     """answer(channels_in, channels_out, stride) -> nn.Module: the block of He et al. 2015, section 3.3."""
     require(not isinstance(answer, nn.Module), "pass the class itself: `checks.basic_block(BasicBlock)`.")
-    for c_in, c_out, stride in ((4, 4, 1), (4, 6, 1), (6, 6, 2), (4, 6, 2)):
-        x, shape = torch.randn(5, c_in, 8, 8), (5, c_out, 8 // stride, 8 // stride)
-        with _case(c_in, c_out, stride):
+    for c_in, c_out, stride in ((4, 4, 1), (4, 6, 1), (6, 6, 2), (4, 6, 2), (6, 4, 1), (4, 4, 3)):
+        with _case(c_in, c_out, stride) as (x, shape):
             block = call(answer, c_in, c_out, stride)
             require(isinstance(block, nn.Module), f"it must give an nn.Module, got {type(block).__name__}.")
             problem = _problem(block.float().train(), x, shape)  # first see whether the layers tell why
@@ -140,14 +164,18 @@ def basic_block(answer) -> str:
             rights = [out for words, out in outputs if not words and close(value, out, 1e-3)]
             _same_gradient(value, rights[0], x)
             _alone(block, x.detach())
+            _both_modes(block, x.detach())
+    default = _problem(lambda z: answer(4, 4)(z), torch.randn(5, 4, 8, 8), (5, 4, 8, 8))
+    require(not default, f"BasicBlock(4, 4), without a stride: {default.rstrip('.')}. Write `stride=1` in `__init__`.")
     return "two convolutions, the shortcut added, ReLU last; a projection only where the shape changes."
 
 
 @contextlib.contextmanager
 def _case(c_in: int, c_out: int, stride: int):
-    """Say in front of each fault with which arguments it was found."""
+    """x and the shape that must come. Says in front of each fault with which arguments it was found."""
+    sides = (8, 8) if c_in <= c_out and stride < 3 else (12, 6)
     try:
-        yield
+        yield torch.randn(5, c_in, *sides), (5, c_out, *(side // stride for side in sides))
     except Wrong as wrong:
         raise Wrong(f"With {c_in} channels in, {c_out} out and stride {stride}: {wrong}") from None
 
@@ -170,22 +198,36 @@ def _norm(z: torch.Tensor) -> torch.Tensor:
 
 
 _REGISTER = (
-    "A layer must be an attribute (`self.conv1 = ...`) or be registered in an nn.ModuleList, not in a Python list."
+    "A layer must be an attribute (`self.conv1 = ...`) or be registered in an nn.ModuleList, not in a Python list nor "
+    "made in `forward`; and one object under two names counts once."
 )
+
+
+def _gradients(value: torch.Tensor, sources) -> tuple:
+    """The gradients that `value` sends back to `sources`, None where none arrives."""
+    try:
+        return torch.autograd.grad(value.square().sum(), sources, allow_unused=True, retain_graph=True)
+    except RuntimeError as error:
+        words = "`backward` fails: a tensor that it needs was overwritten, as by `x += ...`. Write `x = x + ...`."
+        require("inplace" not in str(error), words)
+        raise
 
 
 def _all_used(module: nn.Module, value: torch.Tensor) -> None:
     """Require that `value`, the module's output, depends on each of its parameters."""
     require(value.requires_grad, "the output has no gradient. Leave out .detach() and torch.no_grad().")
     names, parameters = zip(*module.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(value.sum(), parameters, allow_unused=True, retain_graph=True)
+    frozen = [name for name, p in zip(names, parameters, strict=True) if not p.requires_grad]
+    require(not frozen, f"{' and '.join(frozen)}: requires_grad is False, so no training would change it.")
+    gradients = _gradients(value, parameters)
     unused = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
-    require(not unused, f"{' and '.join(unused)}: never used, no gradient arrives there. Is a layer used twice?")
+    why = "Is another layer used twice, or this one run under torch.no_grad()?"
+    require(not unused, f"{' and '.join(unused)}: never used, no gradient arrives there. {why}")
 
 
 def _same_gradient(value: torch.Tensor, right: torch.Tensor, source: torch.Tensor) -> None:
     """Require that `value`, equal to `right`, sends the same gradient back to `source`."""
-    found, expected = (torch.autograd.grad(out.square().sum(), source, allow_unused=True)[0] for out in (value, right))
+    found, expected = (_gradients(out, [source])[0] for out in (value, right))
     require(
         found is not None and close(found / expected.abs().max(), expected / expected.abs().max(), 1e-2),
         "the output is right, but not the gradient that comes back. Is there a .detach(), .data or torch.no_grad()?",
@@ -204,6 +246,23 @@ def _alone(module: nn.Module, x: torch.Tensor) -> None:
     )
 
 
+def _both_modes(module: nn.Module, x: torch.Tensor) -> None:
+    """Require that eval mode comes to what train mode gives, as the running averages settle."""
+    for norm in module.modules():
+        momentum = norm.momentum if isinstance(norm, nn.BatchNorm2d) else None
+        require(momentum in (None, 0.1), f"a batch norm has momentum {momentum}. Leave it at 0.1.")
+    with torch.no_grad():
+        module.train()
+        for _ in range(100):  # 0.9 to the 100th: next to nothing is left of the start
+            in_train = call(module, x)
+        in_eval = call(module.eval(), x)
+    require(
+        in_eval.shape == in_train.shape and close(in_eval, in_train, 0.05),
+        "after 100 passes over one batch in train mode, eval mode must give nearly the same for it. Do the running "
+        "averages follow? Does `forward` do the same in both modes?",
+    )
+
+
 def _weights(module: nn.Module, problem: str, projections: tuple, threes: int):
     """(3x3 weights, 1x1 weights), found by their shapes whatever their names; words if some are missing or too many."""
     four = [p for p in module.parameters() if p.ndim == 4]
@@ -213,7 +272,8 @@ def _weights(module: nn.Module, problem: str, projections: tuple, threes: int):
         if len(big) == 3 and projections and not ones:
             raise Wrong("the projection is a 3x3 convolution. On the shortcut it is a 1x1.")
         more = f" {_REGISTER}" if len(big) < threes else ""
-        others = [f"a {p.shape[2]}x{p.shape[3]}" for p in four if tuple(p.shape[2:]) not in ((1, 1), (3, 3))]
+        others = [p for p in four if tuple(p.shape[2:]) not in ((1, 1), (3, 3))] + ones[len(projections) :]
+        others = [f"a {p.shape[2]}x{p.shape[3]}" for p in others]
         more = f" There is also {' and '.join(others)}." if others else more
         require(len(big) == threes, f"there must be two 3x3 convolutions, found {len(big)}.{more}")
         require(
@@ -269,6 +329,7 @@ def _block_weights(block: nn.Module, c_in: int, c_out: int, stride: int, problem
             (stride > 1 and strides.count(stride) == 2, "The stride is on both 3x3 convolutions: one is right."),
             (stride > 1 and big and strides.count(stride) == 0, "No 3x3 convolution has the stride."),
             (small and small[0].stride[0] != stride, "The projection must have the stride of the branch."),
+            (small and small[0].padding in ((1, 1), "same"), "The projection has padding: a 1x1 window needs none."),
         ):
             require(not wrong, f"{problem}. {words}")
     if c_in != c_out:
@@ -312,44 +373,49 @@ def _block_outputs(x, first, second, projection, stride) -> list[tuple[str, torc
         bare = F.conv2d(x, projection, stride=stride)
         outputs.append(("the projection has no batch norm behind it.", (branch + bare).relu()))
     else:
-        outputs.append(
-            ("a ReLU or batch norm stands on the shortcut. It must be x itself.", (branch + x.relu()).relu())
-        )
-        outputs.append(
-            ("a ReLU or batch norm stands on the shortcut. It must be x itself.", (branch + _norm(x)).relu())
-        )
+        words = "a ReLU or batch norm stands on the shortcut. It must be x itself."
+        outputs += [(words, (branch + z).relu()) for z in (x.relu(), _norm(x))]
     return outputs
 
 
 class _Probe(nn.Module):
-    """A small network with batch norm and dropout, of which every mode and every pass shows."""
+    """A small network, of which every mode and every pass shows, and whose last layer is not its last attribute."""
 
     def __init__(self, classes: int):
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Dropout(0.5), nn.Linear(12, classes))
+        self.head, self.body = nn.Linear(12, classes), nn.Linear(12, 12)
+        self.drop, self.norm = nn.Dropout(0.5), nn.BatchNorm1d(12)
 
     def forward(self, x):
-        return self.layers(x)
+        return self.head(self.drop(self.norm(self.body(x.flatten(1)))))
 
 
 @check
 def first_loss(answer) -> str:
     """answer(network, x, y) -> (loss in eval mode, natural logarithm of the number of classes)."""
-    for classes, mode in ((7, True), (10, True), (3, False)):
+    for classes, mode, count in ((7, True, 20), (10, True, 15), (3, False, 9)):
         network = _Probe(classes).train(mode)
-        network.layers[1].running_mean.uniform_(-1, 1)
-        x, y = torch.randn(20, 3, 2, 2) * 3 + 1, torch.randint(0, classes, (20,))
+        norm = network.norm
+        norm.running_mean.uniform_(-1, 1)
+        x, y = (
+            torch.randn(count, 3, 2, 2) * 3 + 1,
+            torch.randint(0, classes - 1, (count,)),
+        )  # the last class does not occur
         logits = nn.Module.__call__(network.eval(), x).detach()
         before = {name: t.clone() for name, t in network.train(mode).state_dict().items()}
-        value = call(answer, network, x, y)
-        pair = isinstance(value, tuple | list) or (isinstance(value, torch.Tensor) and value.shape == (2,))
+        with torch.enable_grad():  # at its end, gradients are switched on or off as they were
+            value = call(answer, network, x, y)
+            require(
+                torch.is_grad_enabled(),
+                "gradients stay switched off for the rest of the notebook. Use `with torch.no_grad():`.",
+            )
+        pair = isinstance(value, tuple | list) or tuple(getattr(value, "shape", ())) == (2,)
         require(pair and len(value) == 2, "return two numbers: the loss, and that of a network that knows nothing.")
         for number in value:
             one = isinstance(number, torch.Tensor) and number.numel() == 1
             require(one or hasattr(number, "__float__"), f"each must be a number, got {type(number).__name__}.")
         loss, expected = (torch.tensor(float(n.detach() if isinstance(n, torch.Tensor) else n)) for n in value)
         after = network.state_dict()
-        norm = network.layers[1]
         changed = [name for name in before if not torch.equal(before[name], after[name])]
         for name in changed:
             require(
@@ -357,6 +423,11 @@ def first_loss(answer) -> str:
                 "the batch norm's running averages moved. Call network.eval() before the forward pass.",
             )
             raise Wrong(f"{name} changed. Measure only: no training step.")
+        for p in network.parameters():
+            require(
+                p.requires_grad, "the network comes back with requires_grad=False: it could not be trained any more."
+            )
+            require(p.grad is None, "the network comes back with gradients. Measure only: no `backward`.")
         require(norm.training == network.training, "some layers come back in another mode than the rest.")
         words = {True: "train", False: "eval"}
         require(
@@ -407,7 +478,7 @@ def repaired_network(answer) -> str:
     width, classes = 6, 5
     net = call(answer, width, classes)
     require(isinstance(net, nn.Module), f"it must give an nn.Module, got {type(net).__name__}.")
-    x = torch.rand(8, 3, 12, 12)
+    x = torch.rand(8, 3, 12, 10)
     output = call(net.float().train(), x)
     value = tensor(output, (8, classes), "the output").float()
     parameters = dict(net.named_parameters())
@@ -418,7 +489,8 @@ def repaired_network(answer) -> str:
         "symptom 1 is still there: parameters() does not find the branches. nn.Module looks into its attributes, and "
         "into an nn.ModuleList or nn.Sequential, not into a Python list.",
     )
-    require(count == expected, f"Repaired({width}, {classes}) must have {expected} parameters, got {count}.")
+    twice = " Is one branch used twice?" if count == expected - 9 * width**2 - 2 * width else ""
+    require(count == expected, f"Repaired({width}, {classes}) must have {expected} parameters, got {count}.{twice}")
     by_shape = {}
     for p in parameters.values():
         by_shape.setdefault(tuple(p.shape), []).append(p)
@@ -429,7 +501,8 @@ def repaired_network(answer) -> str:
     )
     (prep,), (weight,), (bias,) = (by_shape[shape] for shape in ((width, 3, 3, 3), (classes, width), (classes,)))
     require(output.requires_grad, "the output has no gradient. Leave out .detach() and torch.no_grad().")
-    (reached,) = torch.autograd.grad(output.square().sum(), prep, allow_unused=True)
+    require(prep.requires_grad, "symptom 2 is still there: the first convolution's weight has requires_grad=False.")
+    (reached,) = _gradients(output, [prep])
     require(
         reached is not None,
         "symptom 2 is still there: no gradient reaches the first convolution. Run it outside torch.no_grad().",
@@ -497,4 +570,7 @@ def repaired_network(answer) -> str:
         _alone(net, x)
     except Wrong as wrong:
         raise Wrong(f"symptom 3 is still there: {wrong}") from None
+    _both_modes(net, x)
+    default = _problem(lambda z: answer()(z), torch.rand(2, 3, 32, 32), (2, 10))
+    require(not default, f"Repaired(), with the defaults of Broken (width 8, 10 classes): {default}")
     return "all five are gone: registered layers, gradients, both modes, logits, and x on the shortcut."

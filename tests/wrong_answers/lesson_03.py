@@ -65,6 +65,68 @@ def _batch_norm_over_channels(x, weight, bias, eps):
     return _normalise(x, (1,), weight, bias, eps)
 
 
+def _batch_norm_detached(x, weight, bias, eps):
+    mean = x.mean(dim=(0, 2, 3), keepdim=True).detach()
+    variance = x.var(dim=(0, 2, 3), correction=0, keepdim=True).detach()
+    return (x - mean) / (variance + eps).sqrt() * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+
+
+def _batch_norm_forty(x, weight, bias, eps):
+    mean = x.sum((0, 2, 3), keepdim=True) / 40
+    variance = (x - mean).square().sum((0, 2, 3), keepdim=True) / 40
+    return (x - mean) / (variance + eps).sqrt() * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+
+
+def _batch_norm_three_channels(x, weight, bias, eps):
+    def one(z):
+        return (z - z.mean()) / (z.var(correction=0) + eps).sqrt()
+
+    return torch.stack([one(x[:, c]) * weight[c] + bias[c] for c in range(3)], dim=1)
+
+
+def _batch_norm_over_x(x, weight, bias, eps):
+    variance = x.var(dim=(0, 2, 3), correction=0, keepdim=True)
+    x -= x.mean(dim=(0, 2, 3), keepdim=True)
+    return x / (variance + eps).sqrt() * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+
+
+def _batch_norm_over_weight(x, weight, bias, eps):
+    result = _normalise(x, (0, 2, 3), weight, bias, eps)
+    weight.fill_(1)
+    return result
+
+
+def _batch_norm_exchanged(x, weight, bias, eps):
+    return _normalise(x, (0, 2, 3), bias, weight, eps)
+
+
+def _batch_norm_not_centred(x, weight, bias, eps):
+    variance = x.var(dim=(0, 2, 3), correction=0, keepdim=True)
+    return x / (variance + eps).sqrt() * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+
+
+def _batch_norm_eval(x, weight, bias, eps):
+    return F.batch_norm(x, torch.zeros(x.shape[1]), torch.ones(x.shape[1]), weight, bias, False, 0.1, eps)
+
+
+def _batch_norm_columns(x, weight, bias, eps):
+    return _normalise(x, (0, 2), weight, bias, eps)
+
+
+def _batch_norm_rows(x, weight, bias, eps):
+    return _normalise(x, (0, 3), weight, bias, eps)
+
+
+def _batch_norm_reshaped(x, weight, bias, eps):
+    z = x.reshape(x.shape[1], -1)
+    z = (z - z.mean(1, keepdim=True)) / (z.var(1, correction=0, keepdim=True) + eps).sqrt()
+    return (z * weight[:, None] + bias[:, None]).reshape(x.shape)
+
+
+def _batch_norm_fixed_eps(x, weight, bias, eps):
+    return _normalise(x, (0, 2, 3), weight, bias, 1e-5)
+
+
 class _Block(nn.Module):
     """The right block, with switches for what may go wrong."""
 
@@ -296,6 +358,144 @@ class _InstanceNorms(_Block):
         self.norm_first, self.norm_second = (nn.InstanceNorm2d(channels_out, affine=True) for _ in range(2))
 
 
+class _NoDefaultStride(_Block):
+    def __init__(self, channels_in, channels_out, stride):
+        super().__init__(channels_in, channels_out, stride)
+
+
+class _DefaultStrideTwo(_Block):
+    def __init__(self, channels_in, channels_out, stride=2):
+        super().__init__(channels_in, channels_out, stride)
+
+
+class _NoShortcutInEval(_Block):
+    def join(self, branch, shortcut):
+        return F.relu(branch + shortcut if self.training else branch)
+
+
+class _NoNormInEval(_Block):
+    def forward(self, x):
+        if self.training:
+            return super().forward(x)
+        return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
+
+
+class _StillNorm(nn.Module):
+    """Batch norm whose running averages never move."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x):
+        mean, variance = torch.zeros_like(self.weight), torch.ones_like(self.weight)
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, self.training)
+
+
+class _NormByVariance(_StillNorm):
+    """Batch norm that divides by the variance in eval mode."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("var", torch.ones(channels))
+
+    def forward(self, x):
+        var = self.var if self.training else self.var**2
+        return F.batch_norm(x, self.mean, var, self.weight, self.bias, self.training)
+
+
+class _NormsThatStay(_Block):
+    kind = _StillNorm
+
+    def __init__(self, channels_in, channels_out, stride=1):
+        super().__init__(channels_in, channels_out, stride)
+        self.norm_first, self.norm_second = self.kind(channels_out), self.kind(channels_out)
+
+
+class _NormsByVariance(_NormsThatStay):
+    kind = _NormByVariance
+
+
+class _NoMomentum(_NormsThatStay):
+    @staticmethod
+    def kind(channels):
+        return nn.BatchNorm2d(channels, momentum=0.0)
+
+
+class _GrowingProjection(_Block):
+    def __init__(self, channels_in, channels_out, stride=1):
+        super().__init__(channels_in, channels_out, stride)
+        if stride == 1 and channels_in > channels_out:
+            self.shortcut = nn.Identity()
+
+
+class _ProjectionForTwo(_Block):
+    def __init__(self, channels_in, channels_out, stride=1):
+        super().__init__(channels_in, channels_out, stride)
+        if stride == 3:
+            self.shortcut = nn.Identity()
+
+
+class _EightByEight(_Block):
+    def join(self, branch, shortcut):
+        side = 8 // self.first.stride[0]
+        return F.relu(branch + shortcut).view(-1, branch.shape[1], side, side)
+
+
+class _AddedInPlace(_Block):
+    def join(self, branch, shortcut):
+        shortcut += branch
+        return F.relu(shortcut)
+
+    def forward(self, x):
+        shortcut = self.shortcut(x)
+        return self.join(self.norm_second(self.second(F.relu(self.norm_first(self.first(x))))), shortcut)
+
+
+class _MadeInForward(_Block):
+    def forward(self, x):
+        first = nn.Conv2d(x.shape[1], self.second.in_channels, 3, self.first.stride, padding=1, bias=False)
+        return self.join(self.norm_second(self.second(F.relu(self.norm_first(first(x))))), self.shortcut(x))
+
+    def __init__(self, channels_in, channels_out, stride=1):
+        super().__init__(channels_in, channels_out, stride)
+        self.first = nn.Identity()
+        self.first.stride = stride
+
+
+class _SecondOneByOne(_Block):
+    def __init__(self, channels_in, channels_out, stride=1):
+        super().__init__(channels_in, channels_out, stride)
+        self.second = nn.Conv2d(channels_out, channels_out, 1, bias=False)
+
+
+class _OneNormObject(_Block):
+    def __init__(self, channels_in, channels_out, stride=1):
+        super().__init__(channels_in, channels_out, stride)
+        self.norm_second = self.norm_first
+
+
+class _NoGradShortcut(_Block):
+    def forward(self, x):
+        with torch.no_grad():
+            shortcut = self.shortcut(x)
+        return self.join(self.norm_second(self.second(F.relu(self.norm_first(self.first(x))))), shortcut)
+
+
+class _ProjectionPadded(_Block):
+    def __init__(self, channels_in, channels_out, stride=1):
+        super().__init__(channels_in, channels_out, stride)
+        if isinstance(self.shortcut, nn.Sequential):
+            self.shortcut[0].padding = (1, 1)
+
+
+class _FrozenFirst(_Block):
+    def __init__(self, channels_in, channels_out, stride=1):
+        super().__init__(channels_in, channels_out, stride)
+        self.first.requires_grad_(False)
+
+
 # ---------------------------------------------------------------- shortcuts
 
 
@@ -360,6 +560,46 @@ class _PathNormForgotten(_PathFunctionalNorm):
         return z
 
 
+def _path_where(changes, norm=nn.BatchNorm2d, kind=nn.Sequential):
+    """A projection where `changes` says so."""
+
+    def shortcut(channels_in, channels_out, stride):
+        if not changes(channels_in, channels_out, stride):
+            return nn.Identity()
+        return kind(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), norm(channels_out))
+
+    return shortcut
+
+
+def _always_where_needed(channels_in, channels_out, stride):
+    return stride != 1 or channels_in != channels_out
+
+
+class _NoNormInEvalPath(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) if self.training else self[0](x)
+
+
+class _ZeroInEvalPath(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) * self.training
+
+
+class _EightByEightPath(nn.Sequential):
+    def forward(self, x):
+        side = 8 // self[0].stride[0]
+        return super().forward(x).view(-1, self[0].out_channels, side, side)
+
+
+class _ListPath(nn.Module):
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = list(layers)
+
+    def forward(self, x):
+        return self.layers[1](self.layers[0](x))
+
+
 # ---------------------------------------------------------------- first losses
 
 
@@ -420,6 +660,42 @@ def _loss_accuracy(network, x, y):
     hits = (network.eval()(x).argmax(1) == y).float().mean()
     network.train(was)
     return hits, _loss()(network, x, y)[1]
+
+
+def _loss_gradients_off(network, x, y):
+    torch.set_grad_enabled(False)
+    return _loss()(network, x, y)
+
+
+def _loss_backward(network, x, y):
+    was = network.training
+    logits = network.eval()(x)
+    network.train(was)
+    loss = F.cross_entropy(logits, y)
+    loss.backward()
+    return loss.item(), math.log(logits.shape[1])
+
+
+def _loss_frozen(network, x, y):
+    network.requires_grad_(False)
+    return _loss()(network, x, y)
+
+
+def _loss_by_twenty(network, x, y):
+    return _loss(reduction="sum")(network, x, y)[0] / 20, _loss()(network, x, y)[1]
+
+
+def _loss_last_parameter(network, x, y):
+    return _loss()(network, x, y)[0], math.log(list(network.parameters())[-1].numel())
+
+
+def _loss_last_linear(network, x, y):
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    return _loss()(network, x, y)[0], math.log(layers[-1].out_features)
+
+
+def _loss_largest_label(network, x, y):
+    return _loss()(network, x, y)[0], math.log(y.max().item() + 1)
 
 
 # ---------------------------------------------------------------- five faults
@@ -564,8 +840,75 @@ class _ReluAfterAddition(_Network):
         return x + branch[:2](x)
 
 
+class _NoDefaults(_Network):
+    def __init__(self, width, classes):
+        super().__init__(width, classes)
+
+
+class _SoftmaxInEval(_Network):
+    def last(self, logits):
+        return logits if self.training else logits.softmax(dim=1)
+
+
+class _ArgmaxInEval(_Network):
+    def last(self, logits):
+        return logits if self.training else logits.argmax(dim=1)
+
+
+class _NormOnlyInTrain(_Network):
+    def first(self, x):
+        x = self.prep(x)
+        return F.relu(self.norm(x) if self.training else x)
+
+
+class _NormThatStays(_Network):
+    def __init__(self, width=8, classes=10):
+        super().__init__(width, classes)
+        self.norm = _StillNorm(width)
+
+
+class _NetworkNoMomentum(_Network):
+    def __init__(self, width=8, classes=10):
+        super().__init__(width, classes)
+        self.norm.momentum = 0.0
+
+
+class _PoolTwelve(_Network):
+    def pool(self, x):
+        return F.avg_pool2d(x, 12).flatten(1)
+
+
+class _NetworkInPlace(_Network):
+    def block(self, branch, x):
+        x += branch(x)
+        return x
+
+
+class _PrepFrozen(_Network):
+    def __init__(self, width=8, classes=10):
+        super().__init__(width, classes)
+        self.prep.requires_grad_(False)
+
+
+class _SameBranchTwice(_Network):
+    def keep(self, branches):
+        return nn.ModuleList([branches[0]] * 2)
+
+
 WRONG = {
     "batch_norm_train": {
+        "mean and variance detached": (_batch_norm_detached, "not the gradient"),
+        "forty numbers a channel": (_batch_norm_forty, "the values are wrong"),
+        "three channels": (_batch_norm_three_channels, "must have the shape (2, 6, 3, 3), got (2, 3, 3, 3)"),
+        "x overwritten": (_batch_norm_over_x, "x itself was changed"),
+        "weight overwritten": (_batch_norm_over_weight, "weight itself was changed"),
+        "weight and bias exchanged": (_batch_norm_exchanged, "weight and bias are exchanged"),
+        "mean forgotten": (_batch_norm_not_centred, "the mean is not subtracted"),
+        "statistics of eval mode": (_batch_norm_eval, "as in eval mode"),
+        "columns apart": (_batch_norm_columns, "each column has its own"),
+        "rows apart": (_batch_norm_rows, "each row has its own"),
+        "reshaped without a transpose": (_batch_norm_reshaped, "move the channels to the front first"),
+        "an eps of its own": (_batch_norm_fixed_eps, "eps is not used as passed"),
         "unbiased variance": (_batch_norm_unbiased, "divided by n - 1"),
         "statistics of each image": (_batch_norm_per_image, "each image has statistics of its own"),
         "one mean for all channels": (_batch_norm_all_channels, "one mean serves all channels"),
@@ -625,6 +968,23 @@ WRONG = {
         "shortcut detached": (_DetachedShortcut, "not the gradient that comes back"),
         "leaky ReLU": (_LeakyRelu, "Its last step must be a ReLU"),
         "5x5 in place of 3x3": (_FiveByFive, "There is also a 5x5"),
+        "no default stride": (_NoDefaultStride, "BasicBlock(4, 4), without a stride: your code raised TypeError"),
+        "default stride 2": (_DefaultStrideTwo, "got (5, 4, 4, 4). Write `stride=1` in `__init__`"),
+        "no shortcut in eval mode": (_NoShortcutInEval, "the same in both modes"),
+        "no batch norm in eval mode": (_NoNormInEval, "the same in both modes"),
+        "running averages that stay": (_NormsThatStay, "Do the running averages follow"),
+        "divided by the variance in eval mode": (_NormsByVariance, "after 100 passes"),
+        "momentum 0": (_NoMomentum, "momentum 0.0. Leave it at 0.1"),
+        "projection only to more channels": (_GrowingProjection, "With 6 channels in, 4 out and stride 1"),
+        "projection not for stride 3": (_ProjectionForTwo, "With 4 channels in, 4 out and stride 3"),
+        "only 8 x 8": (_EightByEight, "With 6 channels in, 4 out and stride 1: your code raised RuntimeError"),
+        "added in place": (_AddedInPlace, "Write `x = x + ...`"),
+        "a layer made in forward": (_MadeInForward, "nor made in `forward`"),
+        "second convolution 1x1": (_SecondOneByOne, "found 1. There is also a 1x1"),
+        "one batch norm under two names": (_OneNormObject, "one object under two names counts once"),
+        "shortcut under no_grad": (_NoGradShortcut, "run under torch.no_grad()"),
+        "a padded projection": (_ProjectionPadded, "a 1x1 window needs none"),
+        "first convolution frozen": (_FrozenFirst, "first.weight: requires_grad is False"),
     },
     "shortcut": {
         "no stride": (_path(stride=False), "must have the shape (5, 6, 4, 4), got (5, 6, 8, 8)"),
@@ -645,6 +1005,17 @@ WRONG = {
         "batch norm not applied": (_PathNormForgotten, "made but not applied"),
         "an identity always": (lambda channels_in, channels_out, stride: nn.Identity(), "x needs a projection"),
         "a tensor": (lambda channels_in, channels_out, stride: torch.zeros(5, 6, 4, 4), "must give an nn.Module"),
+        "only to more channels": (_path_where(lambda a, b, s: a < b or s != 1), "With 6 channels in, 4 out"),
+        "only for stride 2": (_path_where(lambda a, b, s: a != b or s == 2), "4 out and stride 3"),
+        "only 8 x 8": (_path_where(_always_where_needed, kind=_EightByEightPath), "your code raised RuntimeError"),
+        "no batch norm in eval mode": (_path_where(_always_where_needed, kind=_NoNormInEvalPath), "in both modes"),
+        "zeros in eval mode": (_path_where(_always_where_needed, kind=_ZeroInEvalPath), "in both modes"),
+        "running averages that stay": (_path_where(_always_where_needed, _StillNorm), "running averages follow"),
+        "momentum 0": (
+            _path_where(_always_where_needed, lambda channels: nn.BatchNorm2d(channels, momentum=0)),
+            "momentum 0. Leave it",
+        ),
+        "layers in a list": (_path_where(_always_where_needed, kind=_ListPath), "not in a Python list"),
     },
     "first_loss": {
         "in train mode": (_loss(mode=True), "running averages moved"),
@@ -665,6 +1036,13 @@ WRONG = {
         "measured twice": (_loss_twice, "the measured loss again"),
         "a training step": (_loss_step, "no training step"),
         "accuracy": (_loss_accuracy, "the mean cross-entropy in eval mode"),
+        "gradients left off": (_loss_gradients_off, "Use `with torch.no_grad():`"),
+        "gradients left behind": (_loss_backward, "comes back with gradients"),
+        "parameters left frozen": (_loss_frozen, "comes back with requires_grad=False"),
+        "sum by twenty": (_loss_by_twenty, "the mean cross-entropy in eval mode"),
+        "size of the last parameter": (_loss_last_parameter, "the natural logarithm of the classes"),
+        "the linear layer defined last": (_loss_last_linear, "the natural logarithm of the classes"),
+        "the largest label": (_loss_largest_label, "not the labels that occur"),
     },
     "repaired_network": {
         "branches still in a list": (_StillAList, "symptom 1"),
@@ -687,6 +1065,19 @@ WRONG = {
         "one batch norm for both branches": (_OneNormForBoth, "branches.1.1.weight and branches.1.1.bias: never used"),
         "branches removed": (_NoBranches, "symptom 1"),
         "ReLU of the branch removed": (_ReluAfterAddition, "something else changed"),
+        "no defaults": (_NoDefaults, "Repaired(), with the defaults of Broken"),
+        "softmax in eval mode": (_SoftmaxInEval, "the same in both modes"),
+        "argmax in eval mode": (_ArgmaxInEval, "the same in both modes"),
+        "batch norm only in train mode": (_NormOnlyInTrain, "the same in both modes"),
+        "running averages that stay": (_NormThatStays, "Do the running averages follow"),
+        "momentum 0": (_NetworkNoMomentum, "momentum 0.0. Leave it at 0.1"),
+        "pooling of 12 x 12": (_PoolTwelve, "your code raised RuntimeError"),
+        "added in place": (_NetworkInPlace, "Write `x = x + ...`"),
+        "prep frozen": (
+            _PrepFrozen,
+            "symptom 2 is still there: the first convolution's weight has requires_grad=False",
+        ),
+        "one branch twice": (_SameBranchTwice, "Is one branch used twice?"),
     },
 }
 
@@ -973,6 +1364,12 @@ class _NetworkKept(_Network):
         return x + kept
 
 
+def _loss_array(network, x, y):
+    import numpy as np
+
+    return np.array(_loss()(network, x, y))
+
+
 RIGHT = {
     "batch_norm_train": {
         "a loop over channels": _norm_loop,
@@ -1003,6 +1400,7 @@ RIGHT = {
         "by hand": _loss_by_hand,
         "a copy of the network, one tensor": _loss_copy,
         "numpy": _loss_numpy,
+        "one array": _loss_array,
         "loss of equal logits": _loss_uniform,
     },
     "repaired_network": {
