@@ -13,7 +13,7 @@ from helpers.checks.frame import Unsolved, Wrong, call, check, close, require, t
 
 @check
 def batch_norm_train(answer) -> str:
-    """answer(x, weight, bias, eps): x (N, C, H, W), weight and bias (C,) -> x normalised by the batch's statistics."""
+    """answer(x, weight, bias, eps): x (B, C, H, W), weight and bias (C,) -> x normalised by the batch's statistics."""
     eps = 0.1
     for shape in ((4, 3, 2, 5), (2, 6, 3, 3)):
         # Channels and images of different mean and spread, few pixels and a large eps, so that every shortcut shows.
