@@ -126,7 +126,10 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down, 3x3, 1x1 up to four times the width (He et al. 2015, section 4.1). The stride sits on the 3x3."""
+    """1x1 down, 3x3, 1x1 up to four times the width (He et al. 2015, section 4.1).
+
+    The stride sits on the 3x3, as in torchvision; the paper has it on the first 1x1.
+    """
 
     expansion, last_norm = 4, "bn3"
 
