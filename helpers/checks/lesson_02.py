@@ -17,6 +17,10 @@ def _whole(value, what: str) -> int:
     return int(value)
 
 
+def _require_no_xor(count: int, candidates: tuple, said: str) -> None:
+    require(count not in candidates, said + "In Python `^` is no power: write `**`.")
+
+
 @check
 def receptive_field(answer) -> str:
     """answer(layers): list of (kernel, stride), first layer first -> side of the receptive field in input pixels."""
@@ -24,9 +28,14 @@ def receptive_field(answer) -> str:
     def side_of(layers) -> int:
         return _whole(call(answer, list(layers)), f"the receptive field of {layers}")
 
-    for layers in ([(3, 1)], [(3, 1), (3, 1)], [(5, 1), (3, 1), (7, 1)]):
+    for layers in ([(5, 1)], [(3, 1), (3, 1)], [(5, 1), (3, 1), (7, 1)]):
         side, true = side_of(layers), 1 + sum(kernel - 1 for kernel, _ in layers)
         said = f"for the layers (kernel, stride) {layers} you return {side}, expected {true}. "
+        require(side != true**2, said + "That is the area in pixels: return its side.")
+        first_only = side != true and len(layers) > 1 and side in (layers[0][0], 1 + layers[0][0])
+        require(not first_only, said + "Only the first layer counts in it. Is `return` inside the loop?")
+        half = "A window has pixels on both sides of its middle: a layer adds kernel - 1, not kernel // 2."
+        require(side != 1 + sum(kernel // 2 for kernel, _ in layers), said + half)
         require(side != true - 1, said + "One too small: a pixel that has passed no layer sees 1 pixel, itself.")
         total = sum(kernel for kernel, _ in layers)
         require(side == true or side != total, said + "Windows overlap: a layer adds kernel - 1 pixels, not kernel.")
@@ -37,12 +46,17 @@ def receptive_field(answer) -> str:
         [(1, 2), (4, 3), (3, 2), (3, 1)],
     ):
         true, step, ignored, early, last, before, own = 1, 1, 1, 1, 1, 1, 1
+        backwards, step_back = 1, 1
+        for kernel, stride in reversed(layers):
+            backwards, step_back = backwards + (kernel - 1) * step_back, step_back * stride
         for kernel, stride in layers:
             true, ignored, last = true + (kernel - 1) * step, ignored + kernel - 1, last + (kernel - 1) * before
             step, before, own = step * stride, stride, own + (kernel - 1) * stride
             early += (kernel - 1) * step
         side = side_of(layers)
         said = f"for the layers (kernel, stride) {layers} you return {side}, expected {true}. "
+        turned = "You go from the last layer to the first: begin next to the image."
+        require(side == true or side != backwards, said + turned)
         require(side != ignored, said + "The strides change nothing in your answer.")
         require(side != early, said + "A layer's stride spreads the layers after it, not its own window.")
         require(side == true or side != last, said + "Strides multiply: all layers before count, not only the last.")
@@ -57,7 +71,7 @@ def receptive_field(answer) -> str:
 @check
 def conv_parameters(answer) -> str:
     """answer(channels_in, channels_out, kernel, bias) -> number of parameters of that convolution."""
-    for channels_in, channels_out, kernel in ((2, 5, 3), (7, 3, 1), (3, 64, 7), (16, 11, 5)):
+    for channels_in, channels_out, kernel in ((2, 5, 7), (7, 3, 1), (3, 64, 3), (16, 11, 5)):
         weights = channels_in * channels_out * kernel**2
         for bias in (False, True):
             count = _whole(call(answer, channels_in, channels_out, kernel, bias), "the number of parameters")
@@ -65,15 +79,18 @@ def conv_parameters(answer) -> str:
             said = f"{channels_in} to {channels_out} channels, kernel {kernel}, bias={bias}: {count}, expected {true}. "
             if count == true:
                 continue
+            pairs, extra = channels_in * channels_out, channels_out * bias
+            xor = (pairs * (kernel ^ 2) + extra, (pairs * kernel) ^ (2 + extra), kernel ^ (2 * pairs + extra))
+            _require_no_xor(count, (*xor, channels_out * ((channels_in * kernel) ^ (2 + bias))), said)
             require(bias or count != weights + channels_out, said + "bias=False means that there are no biases.")
             require(not bias or count != weights, said + "The biases are missing: one for each output channel.")
             require(
                 not bias or count not in (weights + channels_in, weights + 1),
                 said + "There is one bias for each output channel.",
             )
-            extra = channels_out * bias
+            require(count - extra != 9 * pairs, said + "Not every filter is 3x3: use `kernel`.")
             require(
-                count - extra not in (weights // kernel, 2 * weights // kernel, weights // kernel**2),
+                count - extra not in (pairs * kernel, 2 * pairs * kernel, pairs, weights * kernel),
                 said + "A filter has kernel rows and kernel columns: kernel squared.",
             )
             require(
@@ -81,14 +98,15 @@ def conv_parameters(answer) -> str:
                 said + "A filter is as deep as its input: it has weights for every input channel.",
             )
             require(count != channels_in * kernel**2 + extra, said + "Each output channel has a filter of its own.")
-            raise Wrong(said + "Compare with [p.shape for p in nn.Conv2d(...).parameters()].")
+            shapes = f"The weights have the shape {(channels_out, channels_in, kernel, kernel)}"
+            raise Wrong(said + shapes + (f", the biases {(channels_out,)}." if bias else "; there are no biases."))
     return "kernel² weights for each pair of channels, and one bias for each output channel."
 
 
 @check
 def multiply_adds(answer) -> str:
     """answer(channels_in, channels_out, kernel, height_out, width_out) -> multiply-adds of a convolution, no bias."""
-    for channels_in, channels_out, kernel, height, width in ((2, 5, 3, 4, 6), (3, 64, 7, 112, 100), (16, 7, 1, 8, 5)):
+    for channels_in, channels_out, kernel, height, width in ((2, 5, 7, 9, 13), (3, 64, 3, 112, 100), (16, 7, 1, 8, 5)):
         arguments = (channels_in, channels_out, kernel, height, width)
         count = _whole(call(answer, *arguments), "the number of multiply-adds")
         weights = channels_in * channels_out * kernel**2
@@ -96,6 +114,12 @@ def multiply_adds(answer) -> str:
         if count == true:
             continue
         said = f"for {arguments} you return {count:,}, expected {true:,}. "
+        pairs, positions = channels_in * channels_out, height * width
+        xor = (pairs * (kernel ^ 2) * positions, (pairs * kernel) ^ (2 * positions), (pairs * positions * kernel) ^ 2)
+        _require_no_xor(count, (*xor, kernel ^ (2 * pairs * positions)), said)
+        moved = [weights * (height + by) * (width + by) for by in (kernel - 1, 1 - kernel, 2 * (kernel // 2))]
+        given = "height_out and width_out are the output's sides already: no kernel or padding changes them."
+        require(count not in moved or kernel == 1, said + given)
         require(count != weights, said + "That is the number of weights: each is used at every output position.")
         require(count != 2 * true, said + "Twice too many: a multiplication and its addition count as one.")
         require(
@@ -107,7 +131,7 @@ def multiply_adds(answer) -> str:
             said + "This convolution has no bias.",
         )
         require(
-            true not in (count * kernel, count * kernel**2),
+            count not in (pairs * kernel * positions, 2 * pairs * kernel * positions, pairs * positions, true * kernel),
             said + "A filter has kernel rows and kernel columns: kernel squared.",
         )
         require(count * channels_in != true, said + "Each output number is made from all input channels.")
@@ -126,6 +150,9 @@ def bottleneck_parameters(answer) -> str:
         if count == true:
             continue
         said = f"for channels={channels}, width={width} you return {count:,}, expected {true:,}. "
+        quarter = channels // 4
+        xor = (2 * down + 9 * (width ^ 2) + norms, (2 * down + 9 * width) ^ (2 + norms))
+        _require_no_xor(count, xor, said)
         no_norms = said + "Batch norm is missing: two parameters for each channel that it normalises."
         middle_words = said + "The 3x3 convolution goes from width to width channels: 9 * width * width weights."
         for fault, words in (
@@ -136,6 +163,14 @@ def bottleneck_parameters(answer) -> str:
             (true - 2 * channels, said + "The third batch norm is missing: it normalises `channels` channels."),
             (2 * down + middle + 6 * width, said + "The third batch norm normalises `channels` channels, not `width`."),
             (2 * down + middle + 6 * channels, said + "The first two batch norms normalise `width` channels."),
+            (
+                2 * channels * quarter + 9 * quarter**2 + 2 * (2 * quarter + channels),
+                said + "`width` is given: it need not be a quarter of `channels`.",
+            ),
+            (
+                2 * down + middle + 2 * (width + 2 * channels),
+                said + "The second batch norm follows the 3x3 convolution: it normalises `width` channels.",
+            ),
             (true - 2 * width, said + "One of the first two batch norms is missing: one follows each convolution."),
             (true - down, said + "There are two 1x1 convolutions: one down to `width`, one back up to `channels`."),
             (true - middle + width**2, said + "The second convolution is 3x3: nine weights for each pair of channels."),
@@ -167,31 +202,38 @@ def autocorrelation(answer) -> str:
     noise = torch.randn(40, 6).cumsum(dim=0) + 4 * torch.rand(6) + torch.linspace(0, 3, 40).view(-1, 1)
     gradients = noise * torch.tensor([1.0, 0.3, 2.0, 0.7, 1.5, 0.1])
     gradients = gradients * torch.linspace(0.4, 1.6, 40).view(-1, 1)
-    for lag in (1, 3, 12, 0):
-        value = call(answer, gradients, lag)
+    empty = "at lag 0 `g[:-lag]` is empty: write `g[: len(g) - lag]`."
+    for lag in (3, 1, 12, 25, 0):
+        try:
+            value = call(answer, gradients, lag)
+        except Wrong as error:
+            raise Wrong(f"{empty} ({error})" if lag == 0 else str(error)) from None
         if getattr(value, "shape", None) in ((), (1,)):
             value = value.item()
         shape = getattr(value, "shape", None)
         words = "return one number: sum over rows and over columns. Yours has the shape "
         require(shape is None, words + f"{tuple(shape or ())}.")
         require(isinstance(value, int | float), f"return one number, got {type(value).__name__}.")
-        require(
-            value == value,
-            f"the result at lag {lag} is nan. At lag 0 `g[:-lag]` is empty: write `g[: len(g) - lag]`.",
-        )
+        require(value == value or lag, f"the result is nan: {empty}")
+        require(value == value, f"the result at lag {lag} is nan.")
         raw = gradients.double()
         g = raw - raw.mean(dim=0)
         true = _ratio(g, lag)
-        per_pair = true * 40 / (40 - lag)  # means in place of sums: as good an answer
-        if _near(value, true) or _near(value, per_pair):
+        if _near(value, true):
             continue
         early, late, square = g[: 40 - lag], g[lag:], _lagged(g, 0)
         each_row, of_all = raw - raw.mean(dim=1, keepdim=True), raw - raw.mean()
         scaled = g / g.norm(dim=0)
         slices = [part - part.mean(dim=0) for part in (raw[: 40 - lag], raw[lag:])]
+        flat = torch.stack([raw[: 40 - lag].flatten(), raw[lag:].flatten()])
+        own_means = "you centre each slice by its own mean. Subtract the mean of all N rows, before slicing."
+        one_side = "only one factor is centred. Subtract the mean row from both, and below the line as well."
         top, all_rows = _lagged(g, lag), "divide by the sum of squares of all N rows, not of "
         for fault, words in (
-            (math.nan if lag else 0.0, "the result is 0: `g[:-0]` is empty. Write `g[: len(g) - lag]`."),
+            (math.nan if lag else 0.0, f"the result is 0: {empty}"),
+            (abs(true), "the sign is lost. Unlike gradients give a negative number."),
+            (max(true, 0), "the sign is lost. Unlike gradients give a negative number."),
+            (true * 40 / (40 - lag), "divide sums, not means: the upper sum has fewer terms, and that is meant."),
             (_lagged(raw, lag) / _lagged(raw, 0), "the mean is still in it. Subtract the mean row first."),
             (_lagged(raw, lag) / square, "the mean is still in the products. Subtract the mean row from both factors."),
             (_ratio(each_row, lag), "you subtract each row's own mean. Subtract the mean row, over `dim=0`."),
@@ -212,7 +254,23 @@ def autocorrelation(answer) -> str:
             (top / (early.norm() * late.norm()), all_rows + "those that have a partner."),
             (top / _lagged(early, 0), all_rows + "the first N - lag."),
             (top / _lagged(late, 0), all_rows + "the last N - lag."),
-            ((slices[0] * slices[1]).sum() / square, "subtract the mean of all N rows, before slicing."),
+            ((slices[0] * slices[1]).sum() / square, own_means),
+            ((slices[0] * slices[1]).sum() / (slices[0].norm() * slices[1].norm()), own_means),
+            (torch.corrcoef(flat)[0, 1], own_means),
+            (F.cosine_similarity(*slices).mean(), "you average cosines. Sum all products, then divide once."),
+            (
+                F.cosine_similarity(*flat, dim=0),
+                "this is a cosine, with the mean left in. Subtract the mean row first.",
+            ),
+            (early.sum(dim=0) @ late.sum(dim=0) / square, "you multiply every row with every other. Take pairs only."),
+            (top / _lagged(raw, 0), "the mean is still in the sum of squares. Subtract the mean row first."),
+            ((raw[: 40 - lag] * late).sum() / square, one_side),
+            ((early * raw[lag:]).sum() / square, one_side),
+            ((early * late)[:-1].sum() / square, "the last pair is missing: N - lag pairs exist."),
+            (top / g.var(), "divide by the sum of squares, not by the variance."),
+            (top / g.square().mean(), "divide by the sum of squares, not by their mean."),
+            (F.cosine_similarity(raw[0], raw[lag], dim=0), "you compare one pair of rows. Sum over all pairs."),
+            (F.cosine_similarity(g[0], g[lag], dim=0), "you compare one pair of rows. Sum over all pairs."),
             (1 - true, "this is 1 minus the autocorrelation."),
         ):
             require(not _near(value, float(fault)), f"at lag {lag}: {words}")

@@ -105,6 +105,68 @@ def _overlap_norms(gradients, lag):
     return (early * late).sum() / (early.norm() * late.norm())
 
 
+def _first_layer_only(layers):
+    side = 1
+    for kernel, _ in layers:
+        side += kernel - 1
+        return side
+
+
+def _slices(gradients, lag):
+    g = _centred(gradients)
+    return g[: len(g) - lag], g[lag:], (g * g).sum()
+
+
+def _minus_lag(gradients, lag):
+    g = _centred(gradients)
+    return (g[:-lag] * g[lag:]).sum() / (g * g).sum()
+
+
+def _means(gradients, lag):
+    g = gradients - gradients.mean(0)
+    pairs = (g[lag:] * g[: len(g) - lag]).sum(1)
+    return pairs.mean() / g.square().sum(1).mean()
+
+
+def _pearson(gradients, lag):
+    early, late = _centred(gradients[: len(gradients) - lag]), _centred(gradients[lag:])
+    return (early * late).sum() / (early.norm() * late.norm())
+
+
+def _corrcoef(gradients, lag):
+    g = gradients.numpy()
+    return float(np.corrcoef(g[: len(g) - lag].ravel(), g[lag:].ravel())[0, 1])
+
+
+def _every_pair(gradients, lag):
+    early, late, square = _slices(gradients, lag)
+    return (early @ late.T).sum() / square
+
+
+def _uncentred_below(gradients, lag):
+    early, late, _ = _slices(gradients, lag)
+    return (early * late).sum() / (gradients * gradients).sum()
+
+
+def _one_factor(gradients, lag):
+    _, late, square = _slices(gradients, lag)
+    return (gradients[: len(gradients) - lag] * late).sum() / square
+
+
+def _last_pair_missing(gradients, lag):
+    g = _centred(gradients)
+    return sum((g[i] * g[i + lag]).sum() for i in range(len(g) - lag - 1)) / (g * g).sum()
+
+
+def _over_variance(gradients, lag):
+    early, late, _ = _slices(gradients, lag)
+    return (early * late).sum() / _centred(gradients).var()
+
+
+def _one_pair(gradients, lag):
+    return F.cosine_similarity(gradients[0], gradients[lag], dim=0)
+
+
 WRONG = {
     "receptive_field": {
         "adds kernel instead of kernel - 1": (_sum_of_kernels, "overlap"),
@@ -113,7 +175,10 @@ WRONG = {
         "applies a stride to its own layer": (_own_stride_first, "not its own window"),
         "uses the stride of the layer before only": (_last_stride_only, "Strides multiply"),
         "takes each layer's own stride": (_own_stride_only, "own stride"),
-        "goes through the layers backwards": (_backwards, "product of the strides before it"),
+        "goes through the layers backwards": (_backwards, "next to the image"),
+        "half a window a layer": (lambda layers: 1 + sum(kernel // 2 for kernel, _ in layers), "both sides"),
+        "returns the area": (lambda layers: _receptive_field(layers) ** 2, "return its side"),
+        "return inside the loop": (_first_layer_only, "inside the loop"),
         "returns text": (lambda layers: "5", "must be a number"),
     },
     "conv_parameters": {
@@ -126,6 +191,13 @@ WRONG = {
         "kernel times two": (lambda i, o, k, bias: i * o * k * 2 + o * bias, "kernel squared"),
         "forgets the input channels": (lambda i, o, k, bias: o * k**2 + o * bias, "every input channel"),
         "forgets the output channels": (lambda i, o, k, bias: i * k**2 + o * bias, "a filter of its own"),
+        "every filter 3x3": (lambda i, o, k, bias: 9 * i * o + o * bias, "Not every filter"),
+        "kernel cubed": (lambda i, o, k, bias: i * o * k**3 + o * bias, "kernel squared"),
+        "adds the channels": (lambda i, o, k, bias: (i + o) * k**2 + o * bias, "shape (5, 2, 7, 7)"),
+        "input channels squared": (lambda i, o, k, bias: i**2 * k**2 + o * bias, "shape (5, 2, 7, 7)"),
+        "^ for a power": (lambda i, o, k, bias: i * o * k ^ 2 + o * bias, "no power"),
+        "^ in brackets": (lambda i, o, k, bias: i * o * (k ^ 2) + o * bias, "no power"),
+        "^ in the other order": (lambda i, o, k, bias: o * (i * k ^ 2 + bias), "no power"),
     },
     "multiply_adds": {
         "counts the weights": (lambda i, o, k, h, w: i * o * k**2, "number of weights"),
@@ -137,6 +209,13 @@ WRONG = {
         "no kernel at all": (lambda i, o, k, h, w: i * o * h * w, "kernel squared"),
         "forgets the input channels": (lambda i, o, k, h, w: o * k**2 * h * w, "all input channels"),
         "forgets the output channels": (lambda i, o, k, h, w: i * k**2 * h * w, "Every output channel"),
+        "kernel times two": (lambda i, o, k, h, w: i * o * k * 2 * h * w, "kernel squared"),
+        "a border of 1": (lambda i, o, k, h, w: i * o * k**2 * (h + 2) * (w + 2), "how many output numbers"),
+        "a border of the kernel": (lambda i, o, k, h, w: i * o * k**2 * (h + k - 1) * (w + k - 1), "sides already"),
+        "a smaller output": (lambda i, o, k, h, w: i * o * k**2 * (h - k + 1) * (w - k + 1), "sides already"),
+        "^ for a power": (lambda i, o, k, h, w: h * w * i * o * k ^ 2, "no power"),
+        "^ in the middle": (lambda i, o, k, h, w: i * o * k ^ 2 * h * w, "no power"),
+        "^ in brackets": (lambda i, o, k, h, w: i * o * (k ^ 2) * h * w, "no power"),
     },
     "bottleneck_parameters": {
         "forgets batch norm": (lambda c, w: 2 * c * w + 9 * w * w, "Batch norm is missing"),
@@ -155,6 +234,10 @@ WRONG = {
         "arguments swapped": (lambda c, w: 2 * c * w + 9 * c * c + 2 * (2 * c + w), "width to width"),
         "always four times the width": (lambda c, w: c * w + 13 * w * w + 12 * w, "need not be 4"),
         "a basic block": (lambda c, w: 18 * c * c + 4 * c, "basic block"),
+        "a quarter of the channels": (lambda c, w: _block_loop(c, c // 4), "need not be a quarter"),
+        "second batch norm on channels": (lambda c, w: 2 * c * w + 9 * w * w + 2 * (w + 2 * c), "The second batch"),
+        "^ for a power": (lambda c, w: 2 * c * w + 9 * w ^ 2 + 2 * (2 * w + c), "no power"),
+        "^ in brackets": (lambda c, w: 2 * c * w + 9 * (w ^ 2) + 2 * (2 * w + c), "no power"),
         "a list": (lambda c, w: [c * w, 9 * w * w, w * c], "must be a number"),
     },
     "autocorrelation": {
@@ -170,6 +253,18 @@ WRONG = {
         "mean of cosines": (_mean_of_cosines, "divide once"),
         "one number for each pair": (_a_number_for_each_pair, "shape"),
         "a mean for each slice": (_own_means, "before slicing"),
+        "without the sign": (lambda g, lag: _autocorrelation_matrix(g, lag).abs(), "sign is lost"),
+        "cut off at 0": (lambda g, lag: _autocorrelation_matrix(g, lag).clamp(0, 1), "sign is lost"),
+        "means in place of sums": (_means, "sums, not means"),
+        "an error at lag 0": (_minus_lag, "at lag 0 `g[:-lag]` is empty"),
+        "Pearson's, slice by slice": (_pearson, "own mean"),
+        "corrcoef": (_corrcoef, "own mean"),
+        "every row with every other": (_every_pair, "pairs only"),
+        "squares with the mean in": (_uncentred_below, "in the sum of squares"),
+        "one factor centred": (_one_factor, "only one factor"),
+        "the last pair missing": (_last_pair_missing, "last pair"),
+        "over the variance": (_over_variance, "variance"),
+        "one pair of rows": (_one_pair, "one pair"),
         "not divided": (_not_divided, "not divided"),
         "divided by the root": (lambda g, lag: _not_divided(g, lag) / _not_divided(g, 0).sqrt(), "not by its root"),
         "columns for rows": (lambda g, lag: _not_divided(g.T - g.T.mean(dim=1, keepdim=True), lag), "at lag"),
@@ -274,12 +369,6 @@ def _autocorrelation_matrix(gradients, lag):
     return torch.diagonal(products, offset=lag).sum() / torch.trace(products)
 
 
-def _autocorrelation_means(gradients, lag):
-    g = gradients - gradients.mean(0)
-    pairs = (g[lag:] * g[: len(g) - lag]).sum(1)
-    return pairs.mean() / g.square().sum(1).mean()
-
-
 RIGHT = {
     "receptive_field": {
         "backwards": _span,
@@ -319,7 +408,9 @@ RIGHT = {
         "loop": _autocorrelation_loop,
         "numpy": _autocorrelation_numpy,
         "matrix of products": _autocorrelation_matrix,
-        "means in place of sums": _autocorrelation_means,
+        "over len - 1, above and below": lambda g, lag: (
+            (_not_divided(g, lag) / (len(g) - 1)) / (_centred(g).square().sum() / (len(g) - 1))
+        ),
         "einsum": lambda g, lag: (
             torch.einsum("nd,nd->", _centred(g)[lag:], _centred(g)[: len(g) - lag]) / _centred(g).norm() ** 2
         ),
