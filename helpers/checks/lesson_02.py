@@ -117,7 +117,7 @@ def multiply_adds(answer) -> str:
         pairs, positions = channels_in * channels_out, height * width
         xor = (pairs * (kernel ^ 2) * positions, (pairs * kernel) ^ (2 * positions), (pairs * positions * kernel) ^ 2)
         _require_no_xor(count, (*xor, kernel ^ (2 * pairs * positions)), said)
-        moved = [weights * (height + by) * (width + by) for by in (kernel - 1, 1 - kernel, 2 * (kernel // 2))]
+        moved = [weights * (height + by) * (width + by) for by in (kernel - 1, 1 - kernel, 2, -2)]
         given = "height_out and width_out are the output's sides already: no kernel or padding changes them."
         require(count not in moved or kernel == 1, said + given)
         require(count != weights, said + "That is the number of weights: each is used at every output position.")

@@ -210,7 +210,7 @@ WRONG = {
         "forgets the input channels": (lambda i, o, k, h, w: o * k**2 * h * w, "all input channels"),
         "forgets the output channels": (lambda i, o, k, h, w: i * k**2 * h * w, "Every output channel"),
         "kernel times two": (lambda i, o, k, h, w: i * o * k * 2 * h * w, "kernel squared"),
-        "a border of 1": (lambda i, o, k, h, w: i * o * k**2 * (h + 2) * (w + 2), "how many output numbers"),
+        "a border of 1": (lambda i, o, k, h, w: i * o * k**2 * (h + 2) * (w + 2), "sides already"),
         "a border of the kernel": (lambda i, o, k, h, w: i * o * k**2 * (h + k - 1) * (w + k - 1), "sides already"),
         "a smaller output": (lambda i, o, k, h, w: i * o * k**2 * (h - k + 1) * (w - k + 1), "sides already"),
         "^ for a power": (lambda i, o, k, h, w: h * w * i * o * k ^ 2, "no power"),
