@@ -88,6 +88,106 @@ def _with_numpy(batches):
     return torch.from_numpy(x.mean(axis=CHANNEL)), torch.from_numpy(x.std(axis=CHANNEL))
 
 
+def _kept(keep, join=torch.cat):
+    """Right numbers, but every batch is kept until the end."""
+
+    def answer(batches):
+        return _statistics(_mean, _std)([join([keep(batch) for batch in batches])])
+
+    return answer
+
+
+def _one_growing_tensor(batches):
+    x = torch.zeros(0, 3, 8, 8, dtype=torch.uint8)
+    for batch in batches:
+        x = torch.cat([x, batch])
+    return _statistics(_mean, _std)([x])
+
+
+def _list_of_values(batches):
+    values = [batch.movedim(1, 0).flatten(1) / 255 for batch in batches]
+    mean = sum(v.sum(dim=1) for v in values) / sum(v.shape[1] for v in values)
+    squares = sum(v.square().sum(dim=1) for v in values) / sum(v.shape[1] for v in values)
+    return mean, (squares - mean**2).sqrt()
+
+
+def _counting(count_of):
+    """One pass with another count than B * H * W."""
+
+    def answer(batches):
+        count, total, squares = 0, 0, 0
+        for x in batches:
+            values = x.double() / 255
+            count = count_of(count, x)
+            total, squares = total + values.sum(dim=CHANNEL), squares + values.square().sum(dim=CHANNEL)
+        return total / count, (squares / count).sqrt()
+
+    return answer
+
+
+def _return_inside_the_loop(batches):
+    for x in batches:
+        return _mean(x / 255), _std(x / 255)
+
+
+def _with_batch_means(batches, combine):
+    """combine(counts (K, 1), means (K, 3), variances (K, 3)) -> std; the mean is right."""
+    counts, means, variances = [], [], []
+    for x in batches:
+        counts.append(x[:, 0].numel())
+        means.append(_mean(x / 255))
+        variances.append((x / 255).var(dim=CHANNEL))
+    counts = torch.tensor(counts).float().view(-1, 1)
+    means, variances = torch.stack(means), torch.stack(variances)
+    share = counts / counts.sum()
+    return (share * means).sum(dim=0), combine(share, means, variances)
+
+
+def _first_by_next(batches):
+    x = next(batches).double() / 255
+    count, total, squares = x[:, 0].numel(), x.sum(dim=CHANNEL), x.square().sum(dim=CHANNEL)
+    for x in batches:
+        x = x.double() / 255
+        count, total, squares = (
+            count + x[:, 0].numel(),
+            total + x.sum(dim=CHANNEL),
+            squares + x.square().sum(dim=CHANNEL),
+        )
+    return total / count, (squares / count - (total / count).square()).sqrt()
+
+
+def _small_sums_in_lists(batches):
+    sums = [
+        (x[:, 0].numel(), x.sum(dim=CHANNEL), x.double().square().sum(dim=CHANNEL), [image.sum() for image in x])
+        for x in batches
+    ]
+    count = sum(row[0] for row in sums)
+    mean = sum(row[1] for row in sums) / count / 255
+    return mean, (sum(row[2] for row in sums) / count / 255**2 - mean**2).sqrt()
+
+
+def _many_names(batches):
+    count, total, squares = 0, 0, 0
+    for x in batches:
+        as_float = x.to(torch.float64)
+        scaled = as_float / 255
+        rows = scaled.permute(1, 0, 2, 3).reshape(3, -1)
+        squared = rows * rows
+        count, total, squares = count + rows.shape[1], total + rows.sum(1), squares + squared.sum(1)
+    return total / count, torch.sqrt(squares / count - (total / count) ** 2)
+
+
+def _with_numpy_sums(batches):
+    count, total, squares = 0, np.zeros(3), np.zeros(3)
+    for x in batches:
+        values = x.numpy().astype(np.float64) / 255
+        count += values[:, 0].size
+        total += values.sum(axis=CHANNEL)
+        squares += (values**2).sum(axis=CHANNEL)
+    mean = total / count
+    return torch.from_numpy(mean), torch.from_numpy(np.sqrt(squares / count - mean**2))
+
+
 def _with_a_loop_over_channels(batches):
     sums = [[0.0, 0.0, 0] for _ in range(3)]
     for x in batches:
@@ -133,6 +233,14 @@ def _rows(x):
 def _table(x):
     table = _rows(x) @ _rows(x).T
     return table.fill_diagonal_(-1)
+
+
+def _undivided(x, dim=None):
+    """Products of rows that are not divided by their length; with dim=0 each column is, in vain."""
+    rows = x.flatten(1).float()
+    rows = rows - rows.mean(dim=1, keepdim=True)
+    rows = rows if dim is None else F.normalize(rows, dim=dim)
+    return rows @ rows.T
 
 
 def _closest(distances):
@@ -202,6 +310,21 @@ def _masks(y, fraction):
     part = torch.zeros(len(y), dtype=torch.bool)
     part[_by_class(y, fraction)[1]] = True
     return ~part, part
+
+
+def _wheres(y, fraction):
+    rest, part = _masks(y, fraction)
+    return torch.where(rest), torch.where(part)
+
+
+def _joined_to_an_empty_tensor(y, fraction):
+    rest, part = torch.tensor([]), torch.tensor([])
+    for label in y.unique():
+        members = (y == label).nonzero().flatten()
+        members = members[torch.randperm(len(members))]
+        count = round(fraction * len(members))
+        part, rest = torch.cat([part, members[:count]]), torch.cat([rest, members[count:]])
+    return rest, part
 
 
 def _same_number_of_each(y, fraction):
@@ -295,6 +418,22 @@ def _into_zeros(x, top, left, padding):
     return result
 
 
+def _uint8_zeros(x, top, left, padding):
+    count, channels, height, width = x.shape
+    padded = torch.zeros(count, channels, height + 2 * padding, width + 2 * padding, dtype=torch.uint8)
+    padded[:, :, padding : padding + height, padding : padding + width] = x
+    places = zip(padded, top, left, strict=True)
+    return torch.stack([image[:, t : t + height, n : n + width] for image, t, n in places])
+
+
+def _numpy_zeros(x, top, left, padding):
+    count, channels, height, width = x.shape
+    padded = np.zeros((count, channels, height + 2 * padding, width + 2 * padding), np.uint8)
+    padded[:, :, padding:-padding, padding:-padding] = x.numpy()
+    places = zip(padded, top.tolist(), left.tolist(), strict=True)
+    return torch.from_numpy(np.stack([image[:, t : t + height, n : n + width] for image, t, n in places]))
+
+
 def _with_torchvision(x, top, left, padding):
     height, width = x.shape[2:]
     places = zip(VF.pad(x, padding), top.tolist(), left.tolist(), strict=True)
@@ -333,6 +472,46 @@ WRONG = {
             "something negative",
         ),
         "whole numbers averaged": (lambda batches: (list(batches)[0].mean(dim=CHANNEL), None), "could not infer"),
+        "all batches joined": (_statistics(_mean, _std), "you keep all batches"),
+        "all batches joined in numpy": (_with_numpy, "you keep all batches"),
+        "all batches kept as floats": (_kept(lambda batch: batch.float()), "you keep all batches"),
+        "all batches kept as views": (
+            _kept(lambda batch: batch.flatten(2), lambda x: torch.cat(x).unflatten(2, (8, 8))),
+            "you keep all batches",
+        ),
+        "one growing tensor": (_one_growing_tensor, "you keep all batches"),
+        "a list of all values": (_list_of_values, "you keep all batches"),
+        "counted with numel": (_counting(lambda count, x: count + x.numel()), "0.3333 times as large"),
+        "images not counted": (_counting(lambda count, x: count + 64), "B * H * W"),
+        "batches not counted": (_counting(lambda count, x: x[:, 0].numel()), "B * H * W"),
+        "images counted, not pixels": (_counting(lambda count, x: count + len(x)), "64 times as large"),
+        "not divided": (_counting(lambda count, x: 1), "B * H * W"),
+        "return inside the loop": (_return_inside_the_loop, "inside the loop"),
+        "squared mean not subtracted": (
+            _counting(lambda count, x: count + x[:, 0].numel()),
+            "Subtract the square of the mean",
+        ),
+        "mean of the batches' variances": (
+            lambda b: _with_batch_means(b, lambda share, means, variances: variances.mean(dim=0).sqrt()),
+            "how one batch differs",
+        ),
+        "weighted mean of the batches' variances": (
+            lambda b: _with_batch_means(b, lambda share, means, variances: (share * variances).sum(dim=0).sqrt()),
+            "how one batch differs",
+        ),
+        "squares of the batches' means": (
+            lambda b: _with_batch_means(
+                b,
+                lambda share, means, _: (
+                    ((share * means**2).sum(dim=0) - (share * means).sum(dim=0) ** 2).clamp(min=0).sqrt()
+                ),
+            ),
+            "spread of the batches' means",
+        ),
+        "deviation of the batches' means": (
+            lambda b: _with_batch_means(b, lambda share, means, variances: means.std(dim=0)),
+            "spread of the batches' means",
+        ),
         "two walks": (_two_walks, "walked through only once"),
         "needs a length": (_by_length, "walked through only once"),
         "one result": (lambda batches: _one_pass(batches)[0], "return two tensors"),
@@ -352,13 +531,24 @@ WRONG = {
         "always the same two": (lambda x: (2, 3), "different pictures"),
         "not divided by the length": (
             lambda x: _closest(-torch.cov(x.flatten(1).float())),
-            "different pictures",
+            "by its own length, dim=1",
         ),
+        "not divided, after the mean": (
+            lambda x: divmod(int(_undivided(x).fill_diagonal_(-torch.inf).argmax()), len(x)),
+            "by its own length, dim=1",
+        ),
+        "columns divided, not rows": (
+            lambda x: divmod(int(_undivided(x, 0).fill_diagonal_(-torch.inf).argmax()), len(x)),
+            "by its own length, dim=1",
+        ),
+        "counted from 1": (lambda x: [place + 1 for place in _by_two_loops(x)], "Count from 0"),
+        "halves": (lambda x: [place + 0.5 for place in _by_two_loops(x)], "whole numbers"),
+        "texts": (lambda x: [str(place) for place in _by_two_loops(x)], "whole numbers"),
         "the similarity instead of the positions": (lambda x: _table(x).max(), "two positions"),
     },
     "stratified_split": {
-        "not stratified": (_not_stratified, "a quarter of each"),
-        "not the same share of each class": (_same_number_of_each, "a quarter of each"),
+        "not stratified": (_not_stratified, "the share 0.25 of each"),
+        "not the same share of each class": (_same_number_of_each, "the share 0.25 of each"),
         "overlap": (_overlapping, "occurs twice"),
         "the first of each class": (lambda y, f: _by_class(y, f, order=lambda members: members), "not random"),
         "the last of each class": (lambda y, f: _by_class(y, f, order=lambda members: members.flip(0)), "not random"),
@@ -368,6 +558,11 @@ WRONG = {
             lambda y, f: _by_class(y, f, order=lambda members: torch.randperm(len(members))),
             "inside each class",
         ),
+        "always a quarter": (lambda y, f: _by_class(y, 0.25), "Does your code use `fraction`?"),
+        "joined to an empty tensor": (_joined_to_an_empty_tensor, "`torch.tensor([])` is float"),
+        "lists of tensors": (lambda y, f: tuple(list(part.split(7)) for part in _by_class(y, f)), "`torch.cat` joins"),
+        "tuples of where": (_wheres, "torch.where(mask)[0]"),
+        "arrays": (lambda y, f: tuple(part.numpy() for part in _by_class(y, f)), "torch.from_numpy"),
         "lists": (lambda y, f: tuple(part.tolist() for part in _by_class(y, f)), "got list"),
         "masks": (_masks, "must hold positions"),
         "columns": (lambda y, f: tuple(part.view(-1, 1) for part in _by_class(y, f)), "must hold positions"),
@@ -382,7 +577,7 @@ WRONG = {
         "unchanged": (lambda x, top, left, p: x, "unchanged"),
         "places ignored": (lambda x, top, left, p: _loop(x, top * 0, left * 0, p), "is not the window"),
         "mirrored border": (
-            lambda x, top, left, p: _loop(x, top, left, p, lambda x, p: F.pad(x, [p] * 4, mode="reflect")),
+            lambda x, top, left, p: _loop(x, top, left, p, lambda x, p: F.pad(x.float(), [p] * 4, mode="reflect")),
             "padded with zeros",
         ),
         "moved the wrong way": (lambda x, top, left, p: _loop(x, 2 * p - top, 2 * p - left, p), "wrong way"),
@@ -400,8 +595,10 @@ RIGHT = {
     "channel_statistics": {
         "sums in float64": _one_pass,
         "sums in float32": lambda batches: _one_pass(batches, prepare=lambda x: x.float() / 255),
-        "all batches at once": _statistics(_mean, _std),
-        "numpy": _with_numpy,
+        "first batch by next": _first_by_next,
+        "sums kept in lists": _small_sums_in_lists,
+        "a name for every step": _many_names,
+        "numpy": _with_numpy_sums,
         "a loop over channels, in Python numbers": _with_a_loop_over_channels,
         "counting the 256 values": _by_counting,
         "merging means and spreads": _running_mean,
@@ -412,6 +609,8 @@ RIGHT = {
         "upper triangle of torch.corrcoef": _upper_triangle,
         "distance of standardised images": _each_image_by_its_own_spread,
         "best of each row": _best_of_each_row,
+        "an array of numpy numbers": lambda x: np.array(_with_numpy_corrcoef(x)),
+        "floats that are whole": lambda x: tuple(float(place) for place in _by_two_loops(x)),
         "flat place taken apart": lambda x: divmod(int(_table(x).argmax()), len(x)),
     },
     "stratified_split": {
@@ -428,6 +627,9 @@ RIGHT = {
         "advanced indexing": _with_indices,
         "gather": _with_gather,
         "copied into zeros": _into_zeros,
+        "uint8 zeros": _uint8_zeros,
+        "numpy zeros of uint8": _numpy_zeros,
+        "as floats": lambda x, top, left, p: _loop(x.float(), top, left, p),
         "torchvision": _with_torchvision,
     },
 }
