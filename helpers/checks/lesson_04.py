@@ -1,6 +1,8 @@
 """Checks of the exercises of lesson 04."""
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from helpers.checks.frame import Wrong, call, check, close, require
 
@@ -8,7 +10,8 @@ from helpers.checks.frame import Wrong, call, check, close, require
 def _numbers(value, what: str) -> torch.Tensor:
     """A list, an array or a tensor of numbers as a float tensor (N,)."""
     try:
-        return torch.tensor([float(v) for v in value], dtype=torch.float64)
+        plain = (v.detach() if isinstance(v, torch.Tensor) else v for v in value)
+        return torch.tensor([float(v) for v in plain], dtype=torch.float64)
     except (TypeError, ValueError):
         raise Wrong(f"{what} must be a list or a one-dimensional tensor of numbers.") from None
 
@@ -129,3 +132,123 @@ def one_cycle(answer) -> str:
                 "last, and does the fall start where the rise ends, at 0.3 * total_steps - 1?"
             )
     return "equal to torch's OneCycleLR at every step."
+
+
+@check
+def range_test(answer) -> str:
+    """answer(network, optimizer, batches, rates): the raw losses; network and random numbers end as they came."""
+    rates = [0.02 * 1.5**i for i in range(8)]
+    for broken in (None, 5):
+        batches = [(torch.randn(6, 3, 4, 4), torch.randint(3, (6,))) for _ in rates]
+        if broken is not None:
+            batches[broken][0][0, 0, 0, 0] = float("nan")
+        network, optimizer = _small_network()
+        network.eval()  # a right answer chooses the mode itself
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        random_state = torch.get_rng_state()
+        result = call(answer, network, optimizer, _copies(batches), list(rates))
+        moved = not torch.equal(random_state, torch.get_rng_state())
+        if isinstance(result, tuple) and len(result) in (2, 3) and not isinstance(result[0], (int, float)):
+            raise Wrong("return the losses alone, one number for each step. Got several things at once.")
+        losses = _numbers(result, "the losses")
+        _same_curve(losses, batches, rates, random_state, broken)
+        changed = [name for name, value in network.state_dict().items() if not torch.equal(before[name], value)]
+        weights = [name for name in changed if name in dict(network.named_parameters())]
+        require(
+            not weights,
+            "the losses are right, but the network is left changed: its weights are those after the last step. Keep a "
+            "COPY before the first step and load it at the end, also when you stop early. (state_dict() alone is no "
+            "copy: it hands out the very tensors that training changes.)",
+        )
+        require(
+            not [name for name in changed if "running" in name],
+            "the weights are restored, but batch norm's running statistics are not: they are no parameters. "
+            "state_dict() holds both.",
+        )
+        require(
+            not moved,
+            "the network is restored, but torch's random state is not: this network has dropout, which draws random "
+            "numbers. torch.get_rng_state() and torch.set_rng_state(...).",
+        )
+    return "the losses are right, it stops at a loss that is not finite, and it leaves no trace."
+
+
+def _small_network():
+    """A network with batch norm and dropout, and an optimiser with two parameter groups; always the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.25), nn.Flatten(), nn.Linear(32, 3)
+    network = nn.Sequential(*layers)
+    groups = [{"params": network[:2].parameters()}, {"params": network[2:].parameters()}]
+    return network, torch.optim.SGD(groups, lr=0.5, momentum=0.9)
+
+
+def _copies(batches):
+    yield from ((x.clone(), y.clone()) for x, y in batches)
+
+
+def _curve(batches, rates, random_state, fault="") -> torch.Tensor:
+    """The losses of a range test on the small network, right or with one named fault."""
+    network, optimizer = _small_network()
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(random_state)
+        network.train(fault != "eval mode")
+        losses = []
+        for i, rate in enumerate(rates):
+            x, y = batches[0 if fault == "one batch" else i]
+            rate = {"no rate": 0.5, "late": rates[i - 1] if i else 0.5}.get(fault, rate)
+            for group in optimizer.param_groups[: 1 if fault == "one group" else None]:
+                group["lr"] = rate
+            loss = F.cross_entropy(network(x), y)
+            if fault != "no zero_grad":
+                optimizer.zero_grad()
+            loss.backward()
+            if fault != "no step":
+                optimizer.step()
+            losses.append(F.cross_entropy(network(x), y).item() if fault == "after" else loss.item())
+    return torch.tensor(losses, dtype=torch.float64)
+
+
+def _same_curve(losses, batches, rates, random_state, broken) -> None:
+    """Words about the first way in which `losses` differs from the right curve."""
+    expected = _curve(batches, rates, random_state)
+    count = len(rates) if broken is None else broken + 1
+    if broken is None:
+        require(len(losses) == count, f"there must be one loss for each of the {count} rates, got {len(losses)}.")
+    else:
+        require(
+            len(losses) <= count,
+            f"the loss of step {broken} (counted from 0) is not a number, and your test goes on: {len(losses)} losses, "
+            f"expected {count}. NaN is not larger than anything: ask math.isfinite(loss).",
+        )
+        require(
+            len(losses) == count,
+            f"the loss of step {broken} (counted from 0) is not finite. Append it, then stop: expected {count} losses, "
+            f"got {len(losses)}.",
+        )
+
+    def same(other):
+        other = other[:count]
+        finite = other.isfinite() & expected[:count].isfinite()
+        return close(losses[finite], other[finite], 1e-4)
+
+    if same(expected):
+        return
+    likely = {
+        "no zero_grad": "gradients of earlier steps add up. Call optimizer.zero_grad() before loss.backward().",
+        "one group": "only one parameter group gets the new rate. Set it in every group of optimizer.param_groups.",
+        "eval mode": "these are the losses of eval mode. Training happens in train mode: network.train().",
+        "after": "each loss is measured after its step. Append the loss that you call backward() on.",
+        "no step": "the network does not learn: optimizer.step() is missing, or it moves another copy of the network.",
+        "no rate": "the optimiser keeps its own rate. Set group['lr'] to the step's rate before optimizer.step().",
+        "late": "each rate is set after its step, so every step uses the one before. Set it before optimizer.step().",
+        "one batch": "every step uses the same batch. Take the next one: next(batches).",
+    }
+    for fault, words in likely.items():
+        require(not same(_curve(batches, rates, random_state, fault)), words)
+    wrong = int(((losses - expected[:count]).abs() > 1e-4).nonzero()[0])
+    raise Wrong(
+        f"loss {wrong} (counted from 0) is {losses[wrong]:.4f}, expected {expected[wrong]:.4f}. Each step: set the "
+        "rate, take the next batch, train mode, cross-entropy, zero_grad, backward, step. Return the losses as they are, "
+        "unsmoothed."
+    )
