@@ -249,6 +249,6 @@ def _same_curve(losses, batches, rates, random_state, broken) -> None:
     wrong = int(((losses - expected[:count]).abs() > 1e-4).nonzero()[0])
     raise Wrong(
         f"loss {wrong} (counted from 0) is {losses[wrong]:.4f}, expected {expected[wrong]:.4f}. Each step: set the "
-        "rate, take the next batch, train mode, cross-entropy, zero_grad, backward, step. Return the losses as they are, "
-        "unsmoothed."
+        "rate, take the next batch, train mode, cross-entropy, zero_grad, backward, step. Return the losses as they "
+        "are, unsmoothed."
     )

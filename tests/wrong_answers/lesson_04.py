@@ -139,7 +139,7 @@ def _test_by_hand(network, optimizer, batches, rates):
             group["lr"] = rates[len(result)]
         network.zero_grad()
         loss = torch.nn.CrossEntropyLoss()(network.forward((pair := next(batches))[0]), pair[1])
-        result = np.append(result, float(loss))
+        result = np.append(result, loss.item())
         if np.isnan(result[-1]) or np.isinf(result[-1]):
             break
         loss.backward()
