@@ -16,6 +16,14 @@ def _numbers(value, what: str) -> torch.Tensor:
         raise Wrong(f"{what} must be a list or a one-dimensional tensor of numbers.") from None
 
 
+def _number(value) -> torch.Tensor:
+    """One number of any kind as a float tensor ()."""
+    try:
+        return torch.tensor(float(value), dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(f"return one number, the rate of this one step. Got {type(value).__name__}.") from None
+
+
 @check
 def lr_sweep(answer) -> str:
     """answer(lr_min, lr_max, steps): `steps` rates from lr_min to lr_max, each the same multiple of the one before."""
@@ -53,7 +61,8 @@ def lr_sweep(answer) -> str:
         for mistake, words in likely:
             require(right.all() or not ((rates / mistake - 1).abs() < 1e-3).all(), words)
         ends = f"the first and the last rate are {rates[0]:.4g} and {rates[-1]:.4g}, expected {low:g} and {high:g}."
-        gaps = f" {steps} rates have {steps - 1} gaps." if right[0] and rates[-1] < high else ""
+        short = low * (high / low) ** (i / steps)
+        gaps = f" {steps} rates have {steps - 1} gaps." if close(rates / short, torch.ones(steps)) else ""
         require(right[0] and right[-1], f"{case} {ends}{gaps}")
         require(right.all(), f"{case} both ends are right, but the ratio of neighbouring rates is not always the same.")
     return "equal ratios, both ends included."
@@ -78,6 +87,7 @@ def smoothed_losses(answer) -> str:
                 zero / (1 - (1 - beta) ** torch.arange(1, count + 1)),
                 "this has Adam's bias correction. torch-lr-finder has none: its first smoothed loss is the first loss.",
             ),
+            (x, "these are the losses as they were. Mix each one with the smoothed value before it."),
             (
                 torch.cat([x[:1], beta * x[1:] + (1 - beta) * x[:-1]]),
                 "you mix each loss with the RAW loss before it. Mix it with the smoothed value before it.",
@@ -85,9 +95,14 @@ def smoothed_losses(answer) -> str:
         )
         for mistake, words in likely:
             require(not close(result, mistake, 1e-5), words)
-        wrong = int(((result - expected).abs() > 1e-5).nonzero()[0])
+        wrong = _first_apart(result, expected, 1e-5)
         raise Wrong(f"with beta={beta:g}, value {wrong} is {result[wrong]:.4f}, expected {expected[wrong]:.4f}.")
     return "the same smoothing as torch-lr-finder's."
+
+
+def _first_apart(values: torch.Tensor, expected: torch.Tensor, tolerance: float) -> int:
+    """Position of the first value that is not as expected; a value that is no number never is."""
+    return int((~((values - expected).abs() <= tolerance)).nonzero()[0])
 
 
 def _average(losses: torch.Tensor, beta: float, start: torch.Tensor) -> torch.Tensor:
@@ -109,7 +124,7 @@ def one_cycle(answer) -> str:
             if step < total - 1:
                 optimizer.step()
                 schedule.step()
-        rates = _numbers([call(answer, step, total, peak) for step in range(total)], "the rates")
+        rates = torch.stack([_number(call(answer, step, total, peak)) for step in range(total)])
         case = f"with total_steps={total} and lr_max={peak:g}"
         steps, end = torch.arange(total).double(), 0.3 * total - 1
         up = peak + (peak / 25 - peak) * (1 + (steps / end).cos()) / 2
@@ -154,6 +169,7 @@ def range_test(answer) -> str:
         _same_curve(losses, batches, rates, random_state, broken)
         changed = [name for name, value in network.state_dict().items() if not torch.equal(before[name], value)]
         weights = [name for name in changed if name in dict(network.named_parameters())]
+        statistics = [name for name in changed if name not in weights]
         require(
             not weights,
             "the losses are right, but the network is left changed: its weights are those after the last step. Keep a "
@@ -161,9 +177,9 @@ def range_test(answer) -> str:
             "copy: it hands out the very tensors that training changes.)",
         )
         require(
-            not [name for name in changed if "running" in name],
-            "the weights are restored, but batch norm's running statistics are not: they are no parameters. "
-            "state_dict() holds both.",
+            not statistics,
+            f"the weights are restored, but batch norm's running statistics are not ({', '.join(statistics)}): they "
+            "are no parameters. state_dict() holds both.",
         )
         require(
             not moved,
@@ -179,7 +195,7 @@ def _small_network():
         torch.manual_seed(1)
         layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.25), nn.Flatten(), nn.Linear(32, 3)
     network = nn.Sequential(*layers)
-    groups = [{"params": network[:2].parameters()}, {"params": network[2:].parameters()}]
+    groups = [{"params": network[:2].parameters()}, {"params": network[2:].parameters(), "weight_decay": 0.3}]
     return network, torch.optim.SGD(groups, lr=0.5, momentum=0.9)
 
 
@@ -190,6 +206,8 @@ def _copies(batches):
 def _curve(batches, rates, random_state, fault="") -> torch.Tensor:
     """The losses of a range test on the small network, right or with one named fault."""
     network, optimizer = _small_network()
+    if fault.startswith("own"):
+        optimizer = torch.optim.SGD(network.parameters(), momentum=0.9 if "momentum" in fault else 0.0)
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(random_state)
         network.train(fault != "eval mode")
@@ -230,25 +248,30 @@ def _same_curve(losses, batches, rates, random_state, broken) -> None:
     def same(other):
         other = other[:count]
         finite = other.isfinite() & expected[:count].isfinite()
-        return close(losses[finite], other[finite], 1e-4)
+        return close(losses[finite], other[finite], 1e-4) and not losses[~expected[:count].isfinite()].isfinite().any()
 
     if same(expected):
         return
+    own = "the network is trained by another optimiser than the one given. Use `optimizer`: it has its own settings."
     likely = {
         "no zero_grad": "gradients of earlier steps add up. Call optimizer.zero_grad() before loss.backward().",
         "one group": "only one parameter group gets the new rate. Set it in every group of optimizer.param_groups.",
         "eval mode": "these are the losses of eval mode. Training happens in train mode: network.train().",
         "after": "each loss is measured after its step. Append the loss that you call backward() on.",
-        "no step": "the network does not learn: optimizer.step() is missing, or it moves another copy of the network.",
+        "no step": "the network does not learn. Either optimizer.step() is missing, or it moves another copy of the "
+        "network, or the order is not zero_grad, backward, step.",
         "no rate": "the optimiser keeps its own rate. Set group['lr'] to the step's rate before optimizer.step().",
         "late": "each rate is set after its step, so every step uses the one before. Set it before optimizer.step().",
+        "own": own,
+        "own with momentum": own,
         "one batch": "every step uses the same batch. Take the next one: next(batches).",
     }
     for fault, words in likely.items():
         require(not same(_curve(batches, rates, random_state, fault)), words)
-    wrong = int(((losses - expected[:count]).abs() > 1e-4).nonzero()[0])
+    wrong = _first_apart(losses, expected[:count], 1e-4)
+    first = "No step is taken before this loss: is it F.cross_entropy(network(x), y), and is no seed set? "
     raise Wrong(
-        f"loss {wrong} (counted from 0) is {losses[wrong]:.4f}, expected {expected[wrong]:.4f}. Each step: set the "
-        "rate, take the next batch, train mode, cross-entropy, zero_grad, backward, step. Return the losses as they "
-        "are, unsmoothed."
+        f"loss {wrong} (counted from 0) is {losses[wrong]:.4f}, expected {expected[wrong]:.4f}. "
+        f"{first if wrong == 0 else ''}Each step: set the rate, take the next batch, train mode, cross-entropy, "
+        "zero_grad, backward, step. Return the losses as they are, unsmoothed."
     )

@@ -28,6 +28,13 @@ def _cycle(step, total, peak, first=1 / 25, last=1 / 250_000, shift=1, shape=_co
     return shape(peak, last * peak, (step - top) / (total - 1 - top))
 
 
+def _late_fall(step, total, peak):
+    top = 0.3 * total - 1
+    if step <= top:
+        return _cosine(peak / 25, peak, step / top)
+    return _cosine(peak, peak / 250_000, step / (total - 1))
+
+
 def _linear(a, b, t):
     return a + (b - a) * t
 
@@ -54,6 +61,10 @@ def _test(network, optimizer, batches, rates, fault=""):
     random_state = torch.get_rng_state()
     saved = network.state_dict() if fault == "no copy" else copy.deepcopy(network.state_dict())
     network.train(fault != "eval")
+    if fault == "seed":
+        torch.manual_seed(0)
+    if fault.startswith("own"):
+        optimizer = torch.optim.SGD(network.parameters(), momentum=0.9 if "momentum" in fault else 0)
     losses, x, y = [], None, None
     trained = copy.deepcopy(network) if fault == "trains a copy" else network
     for rate in rates:
@@ -62,12 +73,15 @@ def _test(network, optimizer, batches, rates, fault=""):
         if fault != "no rate":
             for group in optimizer.param_groups[:1] if fault == "one group" else optimizer.param_groups:
                 group["lr"] = rate
-        loss = F.cross_entropy(trained(x), y)
+        logits = trained(x)
+        loss = F.cross_entropy(logits.softmax(1) if fault == "softmax" else logits, y)
         if fault == "stops first" and not loss.isfinite():
             break
         if fault != "no zero_grad":
             optimizer.zero_grad()
         loss.backward()
+        if fault == "late zero_grad":
+            optimizer.zero_grad()
         if fault != "no step":
             optimizer.step()
         losses.append(F.cross_entropy(network(x), y).item() if fault == "after" else loss.item())
@@ -76,11 +90,15 @@ def _test(network, optimizer, batches, rates, fault=""):
         if fault not in ("goes on", "stops at inf") and not math.isfinite(losses[-1]):
             if fault == "returns early":
                 return losses
+            if fault == "zero for NaN":
+                losses[-1] = 0.0
             break
     if fault == "parameters only":
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 parameter.copy_(saved[name])
+    elif fault == "counter":
+        network.load_state_dict({name: t for name, t in saved.items() if "num_batches" not in name}, strict=False)
     elif fault != "not restored":
         network.load_state_dict(saved)
     if fault != "random state":
@@ -198,6 +216,45 @@ def _test_generator(network, optimizer, batches, rates):
     return losses
 
 
+def _test_while(network, optimizer, batches, rates):
+    random_state, saved = torch.get_rng_state(), {name: t.clone() for name, t in network.state_dict().items()}
+    losses = []
+    while len(losses) < len(rates) and (not losses or math.isfinite(losses[-1])):
+        optimizer.zero_grad()
+        x, y = next(batches)
+        loss = -network.train()(x).log_softmax(1)[torch.arange(len(y)), y].mean()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = rates[len(losses)]
+        optimizer.step()
+        losses.append(loss.item())
+    for name, t in network.state_dict().items():
+        t.copy_(saved[name])
+    torch.set_rng_state(random_state)
+    return losses
+
+
+def _test_scheduled(network, optimizer, batches, rates):
+    random_state, saved = torch.get_rng_state(), copy.deepcopy(network.state_dict())
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] = 1.0
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rates[min(step, len(rates) - 1)])
+    network.train()
+    losses = []
+    for x, y in batches:
+        loss = F.cross_entropy(network(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.detach().numpy())
+        if not np.isfinite(losses[-1]):
+            break
+    network.load_state_dict(saved)
+    torch.set_rng_state(random_state)
+    return losses
+
+
 def _sweep_loop(low, high, n):
     rates = [low]
     while len(rates) < n:
@@ -287,6 +344,11 @@ WRONG = {
             "already multiplied once",
         ),
         "always times ten": (lambda low, high, n: [low * 10.0**i for i in range(n)], "10 times the one before"),
+        "always twice": (lambda low, high, n: [low * 2.0**i for i in range(n)], "0.0032, expected 0.0001 and 10."),
+        "difference in place of ratio": (
+            lambda low, high, n: [low * (high - low) ** (i / (n - 1)) for i in range(n)],
+            "expected 0.0001 and 10.",
+        ),
         "a single number": (lambda low, high, n: low, "must be a list"),
     },
     "smoothed_losses": {
@@ -301,6 +363,8 @@ WRONG = {
             "RAW loss before it",
         ),
         "changes the list given": (_in_place, "changes the list"),
+        "not smoothed at all": (lambda losses, beta: list(losses), "as they were"),
+        "no numbers": (lambda losses, beta: [math.nan] * len(losses), "value 0 is nan"),
         "first loss left out": (lambda losses, beta: _average(losses, beta)[1:], "one smoothed loss for each loss"),
     },
     "one_cycle": {
@@ -312,6 +376,11 @@ WRONG = {
         "ends at a 10,000th of the highest rate": (
             lambda s, n, m: _cycle(s, n, m, last=1e-4),
             "lr_max / 25 / 10,000",
+        ),
+        "all rates at once": (lambda s, n, m: [_cycle(i, n, m) for i in range(n)], "return one number"),
+        "rise without a fall to t = 0": (
+            lambda s, n, m: _late_fall(s, n, m),
+            "does the fall start where the rise ends",
         ),
         "up and down in equal halves": (
             lambda s, n, m: _cycle(s, n, m, shift=1 - 0.2 * n),
@@ -338,6 +407,13 @@ WRONG = {
         "one batch for all": (_faulty("one batch"), "same batch"),
         "rates and losses returned": (_faulty("both"), "the losses alone"),
         "smoothed": (_faulty("smoothed"), "unsmoothed"),
+        "zero in the place of NaN": (_faulty("zero for NaN"), "loss 5 (counted from 0) is 0.0000, expected nan"),
+        "counter of batch norm left": (_faulty("counter"), "num_batches_tracked"),
+        "an optimiser of its own": (_faulty("own"), "another optimiser than the one given"),
+        "an optimiser of its own, with momentum": (_faulty("own momentum"), "another optimiser than the one given"),
+        "zero_grad after backward": (_faulty("late zero_grad"), "the order is not zero_grad, backward, step"),
+        "softmax before cross-entropy": (_faulty("softmax"), "F.cross_entropy(network(x), y)"),
+        "sets a seed": (_faulty("seed"), "no seed set"),
         "a single number": (lambda network, optimizer, batches, rates: 0.5, "must be a list"),
     },
 }
@@ -361,12 +437,14 @@ RIGHT = {
             itertools.accumulate(losses, lambda old, new: old + beta * (new - old))
         ),
         "a tensor of float32": lambda losses, beta: torch.tensor(_average(losses, beta)),
+        "a generator": lambda losses, beta: (value for value in _average(losses, beta)),
         "a tuple": lambda losses, beta: tuple(_average(losses, beta)),
     },
     "one_cycle": {
         "sines squared": _cycle_sine,
         "torch's own schedule": _cycle_torch,
         "tensors and lerp": _cycle_tensor,
+        "a tensor of one element": lambda step, total, peak: torch.tensor([_cycle(step, total, peak)]),
         "a numpy number": lambda step, total, peak: np.float32(_cycle(step, total, peak)),
         "the fall counted backwards": lambda step, total, peak: (
             _cycle(step, total, peak)
@@ -380,5 +458,7 @@ RIGHT = {
         "in a finally": _test_finally,
         "a generator of losses": _test_generator,
         "step by step": _test,
+        "a while loop": _test_while,
+        "torch's LambdaLR": _test_scheduled,
     },
 }
