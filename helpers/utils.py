@@ -86,14 +86,17 @@ class Live:
     """Text that replaces itself in place, so that a progress bar is saved once and not 400 times.
 
     In a notebook it is one display that is updated. Elsewhere kept lines and the final text are printed, and a terminal
-    shows the newest line in between.
+    shows the newest line in between. With `silent` nothing is shown at all.
     """
 
-    def __init__(self):
-        self.text, self.kept = "", []
-        self.handle = display({"text/plain": ""}, raw=True, display_id=True) if _in_notebook() else None
+    def __init__(self, silent: bool = False):
+        self.text, self.kept, self.silent = "", [], silent
+        wanted = _in_notebook() and not silent
+        self.handle = display({"text/plain": ""}, raw=True, display_id=True) if wanted else None
 
     def show(self, text: str) -> None:
+        if self.silent:
+            return
         self.text = text
         if self.handle:
             self.handle.update({"text/plain": "\n".join([*self.kept, *([text] if text else [])])}, raw=True)
@@ -102,6 +105,8 @@ class Live:
 
     def keep(self, line: str) -> None:
         """Add a line that stays above the text; the text starts empty again."""
+        if self.silent:
+            return
         self.kept.append(line)
         self.show("")
         if not self.handle:
@@ -109,6 +114,8 @@ class Live:
 
     def close(self, text: str | None = None) -> None:
         """Leave the kept lines and `text` (or what was shown last) as the final state."""
+        if self.silent:
+            return
         final = self.text if text is None else text
         self.show(final if self.handle else "")
         if not self.handle and final:

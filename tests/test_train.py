@@ -238,6 +238,19 @@ def test_bfloat16_is_taken_where_it_is_faster_and_one_line_says_so(monkeypatch, 
     assert str(gain) in said
 
 
+def test_bfloat16_is_measured_on_one_thread_and_the_number_of_threads_given_back(monkeypatch):
+    seen, threads = set(), torch.get_num_threads()
+    autocast = train.autocast
+    monkeypatch.setattr(train, "autocast", lambda *args: seen.add(torch.get_num_threads()) or autocast(*args))
+    torch.set_num_threads(2)
+    try:
+        assert train._bfloat16_gain() > 0
+        assert seen == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_large_blocks_are_kept_where_the_c_library_can():
     assert train.keep_large_blocks() == (sys.platform == "linux" and "glibc" in os.confstr("CS_GNU_LIBC_VERSION"))
 
@@ -429,6 +442,18 @@ def test_an_accuracy_at_chance_is_said_once(pictures, capsys):
     assert "guessing one of 10 classes gives 10.0%" in said
     train.fit(network(), loader, valid, 9, 0.01, optimizer="adam", dtype=F32)
     assert "Warning" not in capsys.readouterr().out
+
+
+def test_quiet_leaves_nothing_on_the_page_but_warnings(pictures, capsys):
+    loader, valid = batches(pictures)
+    loud = train.fit(network(), loader, valid, 2, 0.01, dtype=F32)
+    assert capsys.readouterr().out.count("\n") == 3  # the head and a line an epoch
+    quiet = train.fit(network(), loader, valid, 2, 0.01, dtype=F32, quiet=True)
+    assert capsys.readouterr().out == ""
+    assert quiet["valid_loss"] == loud["valid_loss"]
+    flat = Changed(loader, lambda x, y: (torch.zeros_like(x), y)), Changed(valid, lambda x, y: (torch.zeros_like(x), y))
+    train.fit(network(), *flat, 9, 0.01, dtype=F32, quiet=True)
+    assert capsys.readouterr().out.startswith("Warning: after epoch")
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,18 @@ def test_live_keeps_lines_and_shows_the_newest_text_in_a_terminal(capsys, monkey
     assert shown.err.endswith("\r\x1b[K")  # nothing of it is left on the line
 
 
+@pytest.mark.parametrize("notebook", [True, False])
+def test_silent_live_shows_nothing(capsys, monkeypatch, notebook):
+    monkeypatch.setattr(utils, "_in_notebook", lambda: notebook)
+    monkeypatch.setattr(utils, "display", lambda *args, **kwargs: pytest.fail("a display was made"))
+    monkeypatch.setattr(utils.sys.stderr, "isatty", lambda: True)
+    live = utils.Live(silent=True)
+    live.keep("head")
+    live.show("1 of 2")
+    live.close("end")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_live_is_one_display_in_a_notebook(monkeypatch):
     shown = []
 
