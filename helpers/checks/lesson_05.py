@@ -113,6 +113,90 @@ def training_step(answer) -> str:
     return "old gradients out, loss, backward, clip, step: in this order."
 
 
+class _Judged(nn.Module):
+    """Its answers depend on the mode: batch norm, dropout and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.drop, self.linear = nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 3)
+        with torch.no_grad():
+            self.norm.running_mean.copy_(torch.linspace(-2, 2, 6))
+
+    def forward(self, x):
+        return self.linear(self.drop(self.norm(x)))
+
+
+@check
+def accuracy(answer) -> str:
+    """answer(model, batches) -> share of right answers, a float from 0 to 1; leaves the network as it was."""
+    model = _Judged().eval()
+    x = 2 * torch.randn(62, 6)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    wrong = torch.arange(62).lt(20) | torch.arange(62).ge(60)  # among them all of the last batch, which is smaller
+    y[wrong] = (y[wrong] + 1) % 3
+    batches = list(zip(x.split(6), y.split(6), strict=True))
+    expected = 40 / 62
+
+    def run(training):
+        model.train(training)
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        before = {name: t.clone() for name, t in model.state_dict().items()}
+        recorded = []
+        hook = model.register_forward_hook(lambda m, _, out: recorded.append((m.drop.training, out.requires_grad)))
+        try:
+            share = call(answer, model, batches)
+        finally:
+            hook.remove()
+        return share, before, recorded
+
+    share, before, recorded = run(training=True)
+    if isinstance(share, torch.Tensor) and share.numel() == 1:
+        raise Wrong("return the share as a number, not as a tensor: `.item()` makes one.")
+    require(isinstance(share, float), f"return the share as a float, got {type(share).__name__}.")
+    require(bool(recorded), "the network was never asked: call model(x) for each batch.")
+    moved = [name for name, t in model.state_dict().items() if not torch.equal(t, before[name])]
+    (lambda *_: None)(
+        not any(training for training, _ in recorded),
+        "the share is that of train mode: batch norm used, and changed, the statistics of these batches, and dropout "
+        "was at work. Call model.eval() first.",
+    )
+    require(not moved, f"batch norm was in train mode and changed {', '.join(moved)}. Call model.eval() first.")
+    require(
+        not any(recording for _, recording in recorded),
+        "the answers were recorded for gradients, which costs memory. Put the loop under torch.inference_mode() or "
+        "torch.no_grad().",
+    )
+    by_batches = sum((model.eval()(x).argmax(1) == y).float().mean().item() for x, y in batches) / len(batches)
+    model.train()
+    require(abs(share - 40) > 1e-6, "that is the number of right answers. Divide it by the number of images.")
+    (lambda *_: None)(abs(share - 100 * expected) > 1e-3, "that is in percent. Return the share, from 0 to 1.")
+    require(abs(share - 1 + expected) > 1e-6, "that is the share of wrong answers.")
+    require(
+        abs(share - by_batches) > 1e-6,
+        "that is the mean over the batches: the smaller last batch counts too much. Add up hits and images, and divide "
+        "once.",
+    )
+    full = sum(len(y) for _, y in batches[:-1])
+    require(abs(share - 40 / full) > 1e-6, "the images of the smaller last batch are not counted.")
+    require(abs(share - expected) < 1e-6, f"the share is {share:.4f}, expected {expected:.4f} (40 of 62 images).")
+    for training, name in ((True, "train"), (False, "eval")):
+        share, _, _ = run(training)
+        words = f"asked again, in {name} mode, the share is {share:.4f}, not {expected:.4f}."
+        require(abs(share - expected) < 1e-6, words)
+        require(
+            all(m.training == training for m in model.modules()),
+            f"the network came in {name} mode and goes in {'train' if not training else 'eval'} mode. Note "
+            "`model.training` first, and set it back with `model.train(...)`.",
+        )
+        require(
+            all(p.grad is not None and bool((p.grad == 1).all()) for p in model.parameters()),
+            "the gradients of the network were changed. An evaluation leaves them alone.",
+        )
+    return "eval mode, no gradients, every image counted once, and the network as it came."
+
+
 @check
 def label_smoothing_loss(answer) -> str:
     """answer(logits, y, smoothing): logits (B, K), y (B,) -> mean cross-entropy with smoothed labels, a scalar."""

@@ -1,4 +1,8 @@
-"""Wrong answers to the exercises of lesson 05, and a piece of what the check must say to each."""
+"""Answers to the exercises of lesson 05.
+
+WRONG: name of the check -> what is wrong -> (answer, words that must come).
+RIGHT: name of the check -> how it is written -> answer.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -242,7 +246,131 @@ def groups_all_decayed(model, weight_decay):
     return [{"params": list(model.parameters()), "weight_decay": weight_decay}, {"params": [], "weight_decay": 0.0}]
 
 
+def _share(model, batches):
+    hits = seen = 0
+    for x, y in batches:
+        hits += (model(x).argmax(dim=1) == y).sum().item()
+        seen += len(y)
+    return hits / seen
+
+
+def accuracy_in_train_mode(model, batches):
+    with torch.inference_mode():
+        return _share(model, batches)
+
+
+def accuracy_left_in_eval_mode(model, batches):
+    model.eval()
+    with torch.inference_mode():
+        return _share(model, batches)
+
+
+def accuracy_left_in_train_mode(model, batches):
+    share = accuracy_left_in_eval_mode(model, batches)
+    model.train()
+    return share
+
+
+def accuracy_recorded(model, batches):
+    was = model.training
+    model.eval()
+    share = _share(model, batches)
+    model.train(was)
+    return share
+
+
+def accuracy_dropout_only(model, batches):
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.eval()
+    with torch.no_grad():
+        share = _share(model, batches)
+    model.train(model.training)
+    return share
+
+
+def accuracy_batch_norm_only(model, batches):
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm1d):
+            layer.eval()
+    with torch.no_grad():
+        return _share(model, batches)
+
+
+def accuracy_of_nothing(model, batches):
+    return 40 / 62
+
+
+def accuracy_as_text(model, batches):
+    return f"{_as_it_should_be(_share)(model, batches):.1%}"
+
+
+def _as_it_should_be(loop):
+    def answer(model, batches):
+        was = model.training
+        model.eval()
+        with torch.no_grad():
+            share = loop(model, batches)
+        model.train(was)
+        return share
+
+    return answer
+
+
+def accuracy_zeroes_gradients(model, batches):
+    model.zero_grad()
+    return _as_it_should_be(_share)(model, batches)
+
+
+accuracy_mean_of_batches = _as_it_should_be(
+    lambda model, batches: sum((model(x).argmax(1) == y).float().mean().item() for x, y in batches) / len(batches)
+)
+accuracy_counted = _as_it_should_be(lambda model, batches: _share(model, batches) * sum(len(y) for _, y in batches))
+accuracy_in_percent = _as_it_should_be(lambda model, batches: 100 * _share(model, batches))
+accuracy_of_errors = _as_it_should_be(lambda model, batches: 1 - _share(model, batches))
+accuracy_full_batches_only = _as_it_should_be(
+    lambda model, batches: _share(model, [batch for batch in batches if len(batch[1]) == len(batches[0][1])])
+)
+accuracy_first_batch_only = _as_it_should_be(lambda model, batches: _share(model, batches[:1]))
+accuracy_as_tensor = _as_it_should_be(lambda model, batches: torch.tensor(_share(model, batches)))
+
+
+def accuracy_with_all_images_at_once(model, batches):
+    was, x, y = model.training, torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+    with torch.no_grad():
+        share = (model.eval()(x).max(dim=1).indices == y).double().mean().item()
+    model.train(was)
+    return share
+
+
+@torch.inference_mode()
+def accuracy_decorated(model, batches):
+    was = model.training
+    try:
+        return _share(model.eval(), batches)
+    finally:
+        model.train(was)
+
+
 WRONG = {
+    "accuracy": {
+        "train mode": (accuracy_in_train_mode, "train mode"),
+        "only dropout switched": (accuracy_dropout_only, "batch norm was in train mode"),
+        "only batch norm switched": (accuracy_batch_norm_only, "dropout"),
+        "never asks the network": (accuracy_of_nothing, "never asked"),
+        "text": (accuracy_as_text, "as a float, got str"),
+        "left in eval mode": (accuracy_left_in_eval_mode, "came in train mode and goes in eval mode"),
+        "left in train mode": (accuracy_left_in_train_mode, "came in eval mode and goes in train mode"),
+        "recorded for gradients": (accuracy_recorded, "inference_mode"),
+        "wipes gradients": (accuracy_zeroes_gradients, "gradients of the network were changed"),
+        "mean over batches": (accuracy_mean_of_batches, "mean over the batches"),
+        "a count": (accuracy_counted, "number of right answers"),
+        "percent": (accuracy_in_percent, "in percent"),
+        "share of errors": (accuracy_of_errors, "share of wrong answers"),
+        "full batches only": (accuracy_full_batches_only, "smaller last batch are not counted"),
+        "first batch only": (accuracy_first_batch_only, "expected"),
+        "a tensor": (accuracy_as_tensor, "not as a tensor"),
+    },
     "training_step": {
         "no zero_grad": (step_without_zero_grad, "zero_grad() is missing"),
         "clips after the step": (step_clipped_too_late, "clipped after step()"),
@@ -284,5 +412,14 @@ WRONG = {
         "sets": (groups_as_sets, "Let params be a list"),
         "decay fixed at 5e-4": (groups_of_a_fixed_decay, "0.03 as passed, got 0.0005"),
         "everything decays": (groups_all_decayed, "no decay"),
+    },
+}
+
+
+RIGHT = {
+    "accuracy": {
+        "all images at once": accuracy_with_all_images_at_once,
+        "inference_mode as a decorator": accuracy_decorated,
+        "loop over no_grad": _as_it_should_be(_share),
     },
 }
