@@ -7,6 +7,7 @@ Three functions run a network again, because a collected result cannot answer th
 import contextlib
 import itertools
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,10 +47,8 @@ class Predictions:
                 f"got {tuple(self.logits.shape)}. Pass the logits of these images, of a network with as many outputs."
             )
         if self.features is not None and (self.features.ndim != 2 or len(self.features) != len(self.images)):
-            raise ValueError(
-                f"Predictions: features must be ({len(self.images)}, D), one row an image, "
-                f"got {tuple(self.features.shape)}. Pass the features of these images, or None."
-            )
+            shape = tuple(self.features.shape)
+            raise ValueError(f"Predictions: features must be ({len(self.images)}, D), one row an image, got {shape}.")
         _check_finite(self.logits, "Predictions")
 
     @property
@@ -99,16 +98,15 @@ def _check_finite(logits: torch.Tensor, name: str) -> None:
     bad = (~logits.isfinite()).any(dim=1).nonzero().flatten()
     if len(bad):
         raise ValueError(
-            f"{name}: the logits of {len(bad)} of {len(logits)} images are not finite numbers (first: image "
-            f"{int(bad[0])}). The network is damaged: train it again. Or a number was too large for its precision: "
-            "try model.float()."
+            f"{name}: the logits of {len(bad)} of {len(logits)} images (first: {int(bad[0])}) are not finite numbers. "
+            "The network is damaged: train it again. Or a number was too large for its precision: try model.float()."
         )
 
 
 def _check_whole(value: int, name: str, least: int = 1, most: float = math.inf) -> None:
-    if not least <= value <= most or value != int(value):
-        limit = f"at least {least}" if most == math.inf else f"{least} to {most}"
-        raise ValueError(f"{name} must be a whole number, {limit}; got {value}.")
+    if not isinstance(value, numbers.Integral) or not least <= value <= most:
+        limit = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name} must be a whole number {limit}, got {value!r}.")
 
 
 # ---------------------------------------------------------------- one pass
@@ -216,12 +214,8 @@ def confusion(predictions: Predictions) -> torch.Tensor:
 
 
 def per_class(predictions: Predictions) -> dict[str, torch.Tensor]:
-    """Four numbers for each class, as tensors (K,); NaN where there is nothing to divide by.
-
-    "precision": share of the images predicted as this class that are of it; NaN for a class never predicted.
-    "recall": share of the images of this class that were predicted as such; NaN for a class without images.
-    "f1": harmonic mean of both, 2 hits / (images + predictions); NaN for a class without either.
-    "support": int64, images of this class.
+    """Tensors (K,): "precision" (NaN for a class never predicted), "recall" (NaN for a class without images), "f1",
+    their harmonic mean 2 hits / (images + predictions) (NaN for a class without either), "support" (int64, images).
     """
     matrix = confusion(predictions)
     hits, support, said = matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)
@@ -269,9 +263,9 @@ def _by_confidence(predictions: Predictions, mask: torch.Tensor, descending: boo
 def suspects(predictions: Predictions, count: int | None = None) -> torch.Tensor:
     """Positions of the images whose given label gets the least probability, most suspicious first; None: all images.
 
-    Only for predictions of images that the network did not train on (held out, or from `cross_validate`): a network
-    that trained on a wrong label may have learned it by heart. What is found is suspected, not proved: a hard image
-    with the right label looks the same. This order is by "self-confidence" (Northcutt et al. 2019, section 2).
+    Only for images that the network did not train on (held out, or from `cross_validate`): it may have learned wrong
+    labels by heart. Suspected is not proved: a hard image with the right label looks the same. Northcutt et al. 2019
+    call the probability of the given label self-confidence.
     """
     if count is not None:
         _check_whole(count, "suspects: count")
@@ -283,11 +277,10 @@ def suspects(predictions: Predictions, count: int | None = None) -> torch.Tensor
 
 
 def calibration(predictions: Predictions, bins: int = 15) -> dict[str, torch.Tensor]:
-    """The images sorted by confidence into `bins` of equal width (Guo et al. 2017, section 2), as tensors (bins,).
+    """The images in `bins` of equal width by confidence (Guo et al. 2017, section 2), as tensors (bins,).
 
     Bin i holds the confidences above i/bins, up to and including (i+1)/bins; so 1.0 is in the last one.
-    "count": int64, images in the bin. "confidence": their mean confidence. "accuracy": the share of them that is right;
-    both NaN for an empty bin.
+    "count" (int64): images in it; "confidence": their mean; "accuracy": share of them that is right. NaN if empty.
     """
     _check_whole(bins, "calibration: bins")
     confidence = predictions.confidence
@@ -299,9 +292,9 @@ def calibration(predictions: Predictions, bins: int = 15) -> dict[str, torch.Ten
 
 
 def calibration_error(predictions: Predictions, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al. 2017, equation 3): mean distance of accuracy and confidence, 0 to 1.
+    """Expected calibration error, 0 to 1 (Guo et al. 2017, equation 3; table 1 has 15 bins). ValueError for 0 images.
 
-    Each bin of `calibration` counts by its number of images. ValueError for 0 images.
+    The mean distance of accuracy and confidence, each bin of `calibration` weighted by its number of images.
     """
     _check_not_empty(predictions, "calibration_error")
     table = calibration(predictions, bins)
@@ -310,10 +303,9 @@ def calibration_error(predictions: Predictions, bins: int = 15) -> float:
 
 
 def reliability_diagram(predictions: Predictions, title: str, bins: int = 15, ax=None) -> None:
-    """Draw accuracy (bars, with their `interval`) and mean confidence (marks) of each bin of `calibration`.
+    """Draw accuracy (bars, with their `interval`) and mean confidence (marks) of each bin; ValueError for 0 images.
 
-    Where confidence can be believed, marks lie within the ranges. Without `ax` it makes and shows a figure of its own;
-    with `ax` it draws there and `title` is that panel's. ValueError for 0 images.
+    Without `ax` it makes and shows a figure of its own; with `ax` it draws there and `title` is that panel's.
     """
     error = calibration_error(predictions, bins)
     table = calibration(predictions, bins)
@@ -323,17 +315,16 @@ def reliability_diagram(predictions: Predictions, title: str, bins: int = 15, ax
     else:
         ax.set_title(title)
     filled = table["count"].nonzero().flatten()
-    middle, count = (filled + 0.5) / bins, table["count"][filled]
-    accuracy, confidence = table["accuracy"][filled], table["confidence"][filled]
+    middle = (filled.numpy() + 0.5) / bins
+    count, confidence, accuracy = (table[name][filled].numpy() for name in ("count", "confidence", "accuracy"))
     hits = (accuracy * count).round()
-    ranges = torch.tensor([interval(int(hit), int(n)) for hit, n in zip(hits, count, strict=True)])
-    reach = (ranges - accuracy.unsqueeze(1)).abs().T
+    low, high = zip(*map(interval, hits.tolist(), count.tolist()), strict=True)
     ax.bar(middle, accuracy, 0.9 / bins, color="tab:blue", alpha=0.5, label="accuracy, with its 95% range")
-    ax.errorbar(middle, accuracy, yerr=reach, fmt="none", color="tab:blue", capsize=2)
+    ax.vlines(middle, low, high, color="tab:blue")
     ax.plot(middle, confidence, "D", color="tab:orange", markersize=5, label="mean confidence")
     ax.plot([0, 1], [0, 1], "--", color="grey", linewidth=1, label="accuracy = confidence")
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
-    ax.legend(frameon=False, loc="upper left", title=f"calibration error {error:.3f}")
+    ax.legend(framealpha=0.8, title=f"calibration error {error:.3f}")
     if own:
         plt.show()
 
@@ -341,11 +332,8 @@ def reliability_diagram(predictions: Predictions, title: str, bins: int = 15, ax
 def fit_temperature(predictions: Predictions) -> float:
     """The temperature T > 0 at which the cross-entropy of logits / T is smallest (Guo et al. 2017, section 4.2).
 
-    Fit it on validation images and use it on test images, `test_predictions.at(T)`: fitted on the images that it is
-    judged by, it would look better than it is.
-
-    Raises:
-        ValueError: there is no such T. No image, no mistake among them, or logits that say nothing about the labels.
+    Fit it on validation images and use it on test images, `test_predictions.at(T)`. ValueError if there is no such T:
+    no image, no mistake among them, or logits that say nothing about the labels.
     """
     _check_not_empty(predictions, "fit_temperature")
     logits = predictions.logits.double()
@@ -382,20 +370,17 @@ def fit_temperature(predictions: Predictions) -> float:
 def nearest(features: torch.Tensor, among: torch.Tensor, count: int = 5) -> torch.Tensor:
     """int64 (Q, count): for each row of `features` (Q, D) the most similar rows of `among` (N, D), nearest first.
 
-    Similarity is the cosine of the angle between two rows; of equal ones the earlier row comes first. A row that is
-    itself in `among` finds itself: ask for one more and leave out the first.
-
-    Raises:
-        ValueError: features of different lengths, not finite, or None; fewer than `count` rows in `among`.
+    Similar: a large cosine of the angle between them; of equal ones the earlier comes first. A row that is in `among`
+    finds itself: ask for one more. ValueError: features None, not finite or of different D, fewer than `count` rows.
     """
     if features is None or among is None:
-        raise ValueError("nearest got None for features: the network has no nn.Linear, so `predict` found no features.")
+        raise ValueError("nearest got None for features: `predict` finds none in a network without nn.Linear.")
     if features.ndim != 2 or among.ndim != 2 or features.shape[1] != among.shape[1]:
         shapes = f"{tuple(features.shape)} and {tuple(among.shape)}"
         raise ValueError(f"nearest needs features (Q, D) and among (N, D) from the same network, got {shapes}.")
-    _check_whole(count, "nearest: count (rows of `among`)", most=len(among))
     if not (features.isfinite().all() and among.isfinite().all()):
         raise ValueError("nearest: some features are not finite numbers. The network is damaged: train it again.")
+    _check_whole(count, "nearest: count (rows of `among`)", most=len(among))
     among = F.normalize(among.double(), dim=1)
     found = []
     for part in features.split(500):  # (500, N) similarities at a time
@@ -421,7 +406,8 @@ def _of_target(values: torch.Tensor, target: int | torch.Tensor, name: str) -> t
     """(B,) from `values` (B, K): in each row the entry of the target class, one for all rows or one for each."""
     target = torch.as_tensor(target, device=values.device)
     count, classes = values.shape
-    if target.shape not in ((), (count,)) or not bool(((target >= 0) & (target < classes)).all()):
+    one_or_each = not target.is_floating_point() and target.shape in ((), (count,))
+    if not one_or_each or not ((target >= 0) & (target < classes)).all():
         raise ValueError(
             f"{name}: target must be a class from 0 to {classes - 1}, or a tensor of {count} such classes, one an "
             f"image; got {target.tolist()}."
@@ -432,15 +418,14 @@ def _of_target(values: torch.Tensor, target: int | torch.Tensor, name: str) -> t
 def grad_cam(model: nn.Module, layer: nn.Module, x: torch.Tensor, target: int | torch.Tensor) -> torch.Tensor:
     """float (B, h, w), at least 0: which places of `layer`'s output speak for the target class.
 
-    Grad-CAM (Selvaraju et al. 2016, section 3, equations 1 and 2): each channel is weighted by the mean over its pixels
-    of the gradient of the target's logit; the weighted sum over the channels, negative values set to 0. Neither scaled
-    to the size of the image nor normalised.
+    Grad-CAM (Selvaraju et al. 2016, section 3, equations 1 and 2): the channels, each times the mean over its pixels of
+    the gradient of the target's logit, are added; what is below 0 becomes 0. Neither enlarged nor normalised.
 
     Args:
-        model: returns logits (B, K); runs in eval mode. Its mode, gradients and hooks are left as they were.
+        model: returns logits; runs in eval mode. Its mode, gradients and hooks are left as they were.
         layer: a module of it whose output is (B, C, h, w); one that runs more than once counts with its last run.
         x: float (B, C, H, W), normalised.
-        target: index of the class, or int64 (B,), one for each image.
+        target: a class, or int64 (B,), one for each image.
 
     Raises:
         ValueError: the layer's output has no height and width, the logits do not depend on it, bad x or target.
@@ -482,16 +467,10 @@ def occlusion(
 ) -> torch.Tensor:
     """float (B, rows, columns): how far the target's probability drops when a square covers that place, -1 to 1.
 
-    Occlusion sensitivity (Zeiler & Fergus 2013, section 4.2). Entry (i, j) belongs to the square with its upper left
-    pixel at (i * stride, j * stride), filled with 0: in normalised images the mean colour. Only squares that fit are
-    tried. The network runs 1 + rows * columns times, in eval mode; below 0 means that covering helps.
-
-    Args:
-        model, x, target: as for `grad_cam`.
-        size, stride: side of the square and distance between neighbours, in pixels.
-
-    Raises:
-        ValueError: a square larger than the image, a stride below 1, bad x or target.
+    Occlusion sensitivity (Zeiler & Fergus 2013, section 4.2); model, x and target as for `grad_cam`. Entry (i, j) is
+    for the square of `size` pixels with its upper left corner at (i * stride, j * stride), filled with 0, the mean
+    colour of normalised images; squares that do not fit are left out. Below 0: covering helps. The network runs
+    1 + rows * columns times. ValueError: a square larger than the image, a stride below 1, bad x or target.
     """
     _check_images(x, "occlusion")
     _check_whole(size, "occlusion: size", most=min(x.shape[2:]))
@@ -519,15 +498,10 @@ def cross_validate(
 ) -> Predictions:
     """Every image predicted by a network that did not train on it. Trains `folds` networks.
 
-    Args:
-        make_and_train: is given the images of all folds but one and returns (network, stats): a new network, trained on
-            them, and the mean and standard deviation that its images are normalised with, as `Batches` takes them.
-        images: divided at random into folds of equal size (give or take one image), the classes spread evenly.
-        folds: 2 to the number of images.
-        seed: of the division.
-
-    Returns:
-        Predictions of `images`, in their order. No features: those of different networks cannot be compared.
+    `make_and_train` is given all images but those of one fold and returns (network, stats): a new network trained on
+    them, and the mean and standard deviation that its images are normalised with. The folds are drawn at random, of
+    equal size (give or take one), the classes spread evenly. The result has no features: those of different networks
+    cannot be compared. ValueError: folds is not in 2 to the number of images.
     """
     _check_whole(folds, "cross_validate: folds (2 to the number of images)", least=2, most=len(images))
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))

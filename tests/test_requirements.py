@@ -9,11 +9,13 @@ import pytest
 from lessons import LESSONS, ROOT
 
 MODULE_OF = {"pillow": "PIL", "ipython": "IPython", "torch-lr-finder": "torch_lr_finder"}  # others: the same name
-TOOLS = {  # used without an import: where, and by which words
+TOOLS = {  # used without an import, or by tests only: where, and by which words
+    "captum": ("tests/test_analysis.py", "from captum.attr import LayerGradCam"),
     "jupyterlab": ("README.md", "jupyter lab"),
     "nbval": ("pyproject.toml", "--nbval-lax"),
     "pytest": ("README.md", "-m pytest"),
     "ruff": ("pyproject.toml", "[tool.ruff]"),
+    "scikit-learn": ("tests/test_analysis.py", "import sklearn.metrics"),
     "scipy": ("helpers/data.py", "torchvision.datasets.SVHN"),
 }
 TOP_LEVEL = {
