@@ -41,10 +41,11 @@ class Predictions:
             if (values := getattr(self, name)) is not None:
                 object.__setattr__(self, name, values.detach().cpu())
         expected = (len(self.images), len(self.images.classes))
-        if tuple(self.logits.shape) != expected:
+        if tuple(self.logits.shape) != expected or not self.logits.is_floating_point():
             raise ValueError(
-                f"Predictions: logits must be {expected}, one row an image and one column a class, "
-                f"got {tuple(self.logits.shape)}. Pass the logits of these images, of a network with as many outputs."
+                f"Predictions: logits must be {expected}, one row an image and one column a class, floating point; got "
+                f"{tuple(self.logits.shape)}, {self.logits.dtype}. Pass the logits of these images, of a network with "
+                "as many outputs."
             )
         if self.features is not None and (self.features.ndim != 2 or len(self.features) != len(self.images)):
             shape = tuple(self.features.shape)
@@ -412,7 +413,8 @@ def _of_target(values: torch.Tensor, target: int | torch.Tensor, name: str) -> t
             f"{name}: target must be a class from 0 to {classes - 1}, or a tensor of {count} such classes, one an "
             f"image; got {target.tolist()}."
         )
-    return values.gather(1, target.long().expand(count).unsqueeze(1)).flatten()
+    # clone: a target made in inference mode could not take part in a backward pass
+    return values.gather(1, target.long().expand(count).clone().unsqueeze(1)).flatten()
 
 
 def grad_cam(model: nn.Module, layer: nn.Module, x: torch.Tensor, target: int | torch.Tensor) -> torch.Tensor:
@@ -501,7 +503,7 @@ def cross_validate(
     `make_and_train` is given all images but those of one fold and returns (network, stats): a new network trained on
     them, and the mean and standard deviation that its images are normalised with. The folds are drawn at random, of
     equal size (give or take one), the classes spread evenly. The result has no features: those of different networks
-    cannot be compared. ValueError: folds is not in 2 to the number of images.
+    cannot be compared. ValueError: folds is not in 2 to the number of images, or a network comes twice.
     """
     _check_whole(folds, "cross_validate: folds (2 to the number of images)", least=2, most=len(images))
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
@@ -509,8 +511,14 @@ def cross_validate(
     fold = torch.empty(len(images), dtype=torch.int64)
     fold[order] = torch.arange(len(images)) % folds  # dealt out one by one, like cards
     logits = torch.empty(len(images), len(images.classes))
+    model = None
     for number in range(folds):
-        held_out = fold == number
+        held_out, previous = fold == number, model
         model, stats = make_and_train(images.take(~held_out))
+        if model is previous:
+            raise ValueError(
+                "cross_validate: make_and_train returned the network of the fold before, which has trained on images "
+                "that are held out now. Build a new network in each call."
+            )
         logits[held_out] = predict(model, Batches(images.take(held_out), stats, 500)).logits
     return Predictions(images, logits)

@@ -99,6 +99,11 @@ def test_predictions_refuses_logits_of_other_images(shape):
         analysis.Predictions(made(TRUE), torch.zeros(shape))
 
 
+def test_predictions_refuses_whole_numbers():
+    with pytest.raises(ValueError, match="floating point; got .*int64"):
+        analysis.Predictions(made(TRUE), torch.ones(6, 3, dtype=torch.int64))
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_predictions_refuses_what_is_not_finite(value):
     logits = torch.zeros(6, 3)
@@ -852,8 +857,8 @@ def test_grad_cam_of_a_frozen_network_and_under_no_grad():
         assert torch.equal(analysis.grad_cam(model, model.layer2, X, 1), expected)
     with torch.inference_mode():
         assert torch.equal(analysis.grad_cam(model, model.layer2, X.clone(), 1), expected)
-        x = X.clone()
-    assert torch.equal(analysis.grad_cam(model, model.layer2, x, 1), expected)
+        x, target = X.clone(), torch.tensor([1, 1, 1])
+    assert torch.equal(analysis.grad_cam(model, model.layer2, x, target), expected)
     model.requires_grad_(False)
     assert torch.equal(analysis.grad_cam(model, model.layer2, X, 1), expected)
 
@@ -1071,6 +1076,12 @@ def test_cross_validate_uses_the_statistics_of_each_fold():
 def test_cross_validate_refuses_folds_without_images(folds):
     with pytest.raises(ValueError, match="folds .* must be a whole number from 2 to 6"):
         analysis.cross_validate(lambda part: pytest.fail("trained"), made(TRUE), folds)
+
+
+def test_cross_validate_refuses_a_network_that_trains_on_and_on():
+    model = Brightness()
+    with pytest.raises(ValueError, match="Build a new network in each call"):
+        analysis.cross_validate(lambda part: (model, STATS), dark_and_bright([0, 1] * 4), 2)
 
 
 def test_cross_validate_leaves_one_out():
