@@ -358,7 +358,7 @@ def test_interval_refuses_impossible_counts(hits, count):
 
 
 def test_accuracy_interval_counts_hits():
-    assert analysis.accuracy_interval(predictions()) == analysis.interval(3, 6)
+    assert analysis.accuracy_interval(predictions(said=[0, 1, 0, 1, 1, 2])) == analysis.interval(5, 6)
     with pytest.raises(ValueError, match="accuracy_interval of 0 images"):
         analysis.accuracy_interval(NONE)
 
@@ -470,9 +470,9 @@ def test_per_class_is_nan_where_nothing_can_be_divided_by():
 
 def test_top_k_by_hand():
     logits = torch.tensor([[3.0, 2, 1], [3, 2, 1], [3, 2, 1], [0, 0, 0]])
-    p = analysis.Predictions(made([0, 1, 2, 1]), logits)
-    # of equal logits the first class counts as larger: for the last image 1 is second
-    assert [analysis.top_k(p, k) for k in (1, 2, 3)] == [0.25, 0.75, 1]
+    p = analysis.Predictions(made([0, 1, 2, 0]), logits)
+    # of equal logits the first class counts as larger: for the last image that is 0
+    assert [analysis.top_k(p, k) for k in (1, 2, 3)] == [0.5, 0.75, 1]
     assert analysis.top_k(p, 1) == p.accuracy
 
 
