@@ -1,6 +1,7 @@
 """What every lesson needs first: the device, the seed, the budget of this machine, and pictures."""
 
 import datetime
+import io
 import os
 import platform
 import random
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from IPython import get_ipython
 from IPython.display import display
+from matplotlib.figure import Figure
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("gpu", "cpu", "ci")
@@ -123,8 +127,6 @@ class Live:
 
 
 def _in_notebook() -> bool:
-    from IPython import get_ipython
-
     return getattr(get_ipython(), "kernel", None) is not None
 
 
@@ -187,11 +189,24 @@ def figure(title: str, data: str | None, rows: int = 1, columns: int = 1, size: 
     Returns:
         (figure, axes): axes as from `plt.subplots`.
     """
+    if _in_notebook():  # for each figure anew: Jupyter sets its own way when the first cell ends
+        get_ipython().display_formatter.formatters["image/png"].for_type(Figure, small_png)
     fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **kwargs)
     fig.suptitle(title, fontsize=13)
     if data is not None:
         fig.supxlabel(f"data: {data}", fontsize=8, color="grey", x=0.99, ha="right")
     return fig, axes
+
+
+def small_png(fig: Figure) -> bytes:
+    """The figure as a PNG file of 256 colours, chosen for it: a third of the usual size, and hard to tell from it.
+
+    A page with many pictures would otherwise grow beyond what GitHub shows.
+    """
+    full, small = io.BytesIO(), io.BytesIO()
+    fig.savefig(full, format="png", bbox_inches="tight")
+    Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    return small.getvalue()
 
 
 def image_grid(x, labels=None, *, title: str, data: str, columns: int = 10, inches: float = 1.0):

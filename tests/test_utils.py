@@ -3,6 +3,8 @@ import random
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from helpers import utils
 
@@ -146,3 +148,18 @@ def test_image_grid_refuses_nothing_and_a_wrong_number_of_labels():
         utils.image_grid(torch.rand(0, 3, 32, 32), title="t", data="d")
     with pytest.raises(ValueError, match="3 images and 2 labels"):
         utils.image_grid(torch.rand(3, 3, 32, 32), ["a", "b"], title="t", data="d")
+
+
+def test_a_figure_is_saved_with_256_colours_and_looks_the_same(tmp_path):
+    torch.manual_seed(0)
+    fig, axes = utils.figure("Pictures", None, 1, 3)
+    for ax in axes:  # smooth pictures, enlarged as image_grid does it
+        picture = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4), size=32, mode="bicubic").clamp(0, 1)
+        ax.imshow(picture[0].permute(1, 2, 0).numpy())
+    fig.savefig(tmp_path / "full.png", format="png", bbox_inches="tight")
+    (tmp_path / "small.png").write_bytes(utils.small_png(fig))
+    full, small = (Image.open(tmp_path / f"{name}.png") for name in ("full", "small"))
+    assert (small.format, small.mode, small.size) == ("PNG", "P", full.size)
+    assert (tmp_path / "small.png").stat().st_size < 0.6 * (tmp_path / "full.png").stat().st_size
+    difference = pil_to_tensor(full.convert("RGB")).float() - pil_to_tensor(small.convert("RGB")).float()
+    assert difference.abs().mean() < 4
