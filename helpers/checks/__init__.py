@@ -14,4 +14,10 @@ from helpers.checks.lesson_02 import (
 from helpers.checks.lesson_03 import basic_block, batch_norm_train, first_loss, repaired_network, shortcut
 from helpers.checks.lesson_04 import lr_sweep, one_cycle, range_test, smoothed_losses
 from helpers.checks.lesson_05 import accuracy, label_smoothing_loss, training_step, weight_decay_groups
-from helpers.checks.lesson_06 import calibration_error, confident_mistakes, confusion_matrix
+from helpers.checks.lesson_06 import (
+    calibration_error,
+    confusion_matrix,
+    grad_cam,
+    suspected_labels,
+    temperature_scaling,
+)

@@ -1,6 +1,10 @@
 """Checks of the exercises of lesson 06."""
 
+import math
+
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from helpers.checks.frame import Wrong, call, check, close, require, tensor
 
@@ -129,65 +133,266 @@ def calibration_error(answer) -> str:
     return "the gap of each bin, weighted by its images, with 1.0 in the last bin."
 
 
+def _loss(logits, y, temperature) -> float:
+    return F.cross_entropy(logits.double() / temperature, y).item()
+
+
+def _best(logits, y) -> float:
+    """The temperature of the smallest loss. The loss has one valley, so three parts of a range tell where it lies."""
+    low, high = -4.0, 4.0  # of the logarithm
+    for _ in range(100):
+        left, right = (2 * low + high) / 3, (low + 2 * high) / 3
+        if _loss(logits, y, math.exp(left)) < _loss(logits, y, math.exp(right)):
+            high = right
+        else:
+            low = left
+    return math.exp((low + high) / 2)
+
+
+def _drawn(count, sharpness):
+    """Logits of a calibrated network, multiplied by `sharpness`, and labels: the best temperature is near that."""
+    logits = 2 * torch.randn(count, 6)
+    y = torch.distributions.Categorical(logits=logits).sample()
+    return sharpness * logits, y
+
+
 @check
-def confident_mistakes(answer) -> str:
-    """answer(logits, y, count) -> positions of the (up to `count`) most confident mistakes, most confident first."""
+def temperature_scaling(answer) -> str:
+    """answer(valid_logits, valid_y, test_logits, test_y) -> (temperature fitted on valid, loss of test at it)."""
+    # A network that is too sure, then one that is not sure enough. Test and validation images want other temperatures.
+    for sharpness, what in ((2.5, "surer than it is right"), (0.4, "less sure than it is right")):
+        valid, test = _drawn(500, sharpness), _drawn(300, 1.4 * sharpness)
+        result = call(answer, *valid, *test)
+        require(
+            isinstance(result, tuple | list) and len(result) == 2,
+            f"return two numbers, (temperature, loss of the test images), got {type(result).__name__}.",
+        )
+        temperature, loss = _number(result[0], "the temperature"), _number(result[1], "the loss")
+        best, on_test = _best(*valid), _best(*test)
+
+        def near(value, expected):
+            return abs(value / expected - 1) < 0.02
+
+        here = f"For a network that is {what} "
+        if not near(temperature, best):
+            both = _best(torch.cat([valid[0], test[0]]), torch.cat([valid[1], test[1]]))
+            require(
+                temperature > 0, f"a temperature is above 0, got {temperature:.4g}: fit its logarithm, or start at 1."
+            )
+            for fault, words in (
+                (
+                    on_test,
+                    "the temperature is fitted on the test images. They only measure: fit on the validation images.",
+                ),
+                (both, "validation and test images are fitted together. The test images only measure."),
+                (1 / best, "you return the factor, 1/T. The temperature divides the logits."),
+                (math.log(best), "that is the logarithm of the temperature: return its `exp`."),
+                (
+                    _best(valid[0].softmax(1), valid[1]),
+                    "a softmax comes before `cross_entropy`, which applies its own.",
+                ),
+                (1.0, "the temperature is still 1: nothing was fitted. (Accuracy cannot guide it: it never changes.)"),
+            ):
+                require(not near(temperature, fault), words)
+            loss_there, loss_best = _loss(*valid, temperature), _loss(*valid, best)
+            raise Wrong(
+                f"{here}you return T = {temperature:.3f}, where the validation loss is {loss_there:.4f}; at "
+                f"{best:.3f} it is {loss_best:.4f}. More steps, or a finer or wider grid (below 1, too), are needed."
+            )
+        expected = _loss(*test, temperature)
+        for fault, words in (
+            (_loss(*valid, temperature), "the loss is that of the validation images. Report that of the test images."),
+            (
+                _loss(*test, 1.0),
+                "the loss is that of the test images without the temperature. Divide their logits by it.",
+            ),
+            (_loss(*test, 1 / temperature), "the test logits are multiplied by the temperature. It divides them."),
+            (_loss(*test, on_test), "the loss is that at the best temperature of the test images. Use the same T."),
+            (expected * 300, "the loss is a sum over the images. Take the mean, as `cross_entropy` does."),
+        ):
+            require(abs(loss - expected) < 1e-3 or abs(loss - fault) > 1e-3, words)
+        require(abs(loss - expected) < 1e-3, f"{here}the test loss is {loss:.4f}, expected {expected:.4f} at your T.")
+    return "fitted on validation images, measured on test images."
+
+
+def _number(value, what: str) -> float:
+    try:
+        value = float(value.detach() if isinstance(value, torch.Tensor) else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(f"{what} must be one number, got {type(value).__name__}.") from None
+    require(math.isfinite(value), f"{what} is {value}: it must be a finite number.")
+    return value
+
+
+class _Small(nn.Module):
+    """(B, 3, 8, 6) -> logits (B, 5). The layer to look at gives (B, 4, 4, 3): higher than wide, more than one pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.prep = nn.Conv2d(3, 4, 3, padding=1)
+        self.first = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+        self.second = nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.linear = nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self.linear(self.second(self.first(self.prep(x))))
+
+
+def _hooks(model) -> int:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+
+
+@check
+def grad_cam(answer) -> str:
+    """answer(model, layer, x, target) -> (B, h, w): relu of the channels' sum, each weighted by its mean gradient."""
+    model = _Small().eval()
+    with torch.no_grad():  # channels of both signs, so that the last ReLU has something to do
+        model.linear.weight.mul_(4)
+    x = torch.randn(6, 3, 8, 6)
+    logits, stage = model(x), model.first(model.prep(x)).detach()
+    target = (logits.argmax(1) + 1 + torch.arange(6) % 3) % 5  # never the class that the network says
+
+    def gradient(score):
+        (found,) = torch.autograd.grad(score(model.linear(model.second(leaf))), leaf)
+        return found
+
+    leaf = stage.clone().requires_grad_()
+    rows = torch.arange(6)
+    right = gradient(lambda z: z[rows, target].sum())
+
+    def weighted(g, a=stage):
+        return (g.mean((2, 3), keepdim=True) * a).sum(1)
+
+    expected = weighted(right).relu()
+    result = call(answer, model, model.first, x, target)
+    require(isinstance(result, torch.Tensor), f"the maps must be a tensor, got {type(result).__name__}.")
+    require(tuple(result.shape) != (6, 1, 4, 3), "the maps still have a channel side of 1: sum without `keepdim`.")
+    require(tuple(result.shape) != (6, 4, 4, 3), "there is one map a channel: weigh the channels and sum over them.")
+    require(tuple(result.shape) != (6, 8, 6), "the maps are as large as the images. Return them in the layer's size.")
+    require(tuple(result.shape) != (4, 3), "there is one map for the whole batch. Each image has its own.")
+    found = tensor(result, (6, 4, 3), "the maps (for 6 images and a layer of 4 x 3 pixels)").float()
+    largest = expected.amax((1, 2), keepdim=True).clamp(min=1e-12)
+    names = {
+        "the gradient of the predicted class. Take that of `target`": gradient(lambda z: z.amax(1).sum()),
+        "the gradient of all logits together. Take the one of `target` in each row": gradient(lambda z: z.sum()),
+        "the gradient of the loss. Take that of the logit of `target`": gradient(lambda z: F.cross_entropy(z, target)),
+        "the gradient of the summed loss. Take that of the logit of `target`": gradient(
+            lambda z: F.cross_entropy(z, target, reduction="sum")
+        ),
+        "the gradient of a probability. Take that of the logit, before the softmax": gradient(
+            lambda z: z.softmax(1)[rows, target].sum()
+        ),
+        "the gradient of the mean over the images. Sum the logits of `target` over the images: each image's gradient "
+        "is then its own": right / 6,
+        "the gradient of the first image's target for all": gradient(lambda z: z[:, target[0]].sum()),
+        "the mean gradient of all images as weight. Each image has weights of its own": right.mean(0, True).expand_as(
+            right
+        ),
+    }
+    for words, g in names.items():
+        for map_ in (weighted(g).relu(), weighted(g)):
+            require(close(found, expected) or not close(found, map_), f"this is {words}.")
+    area = stage.shape[2] * stage.shape[3]
+    for words, map_ in {
+        "negative parts are left: end with a ReLU.": weighted(right),
+        "negative parts are made positive: end with a ReLU, not with `abs`.": weighted(right).abs(),
+        "each pixel has its own weight. Average the gradient over rows and columns first: one weight a channel.": (
+            (right * stage).sum(1).relu()
+        ),
+        "the ReLU comes before the channels are added. Add first: channels may speak against the class.": (
+            (right.mean((2, 3), keepdim=True) * stage).relu().sum(1)
+        ),
+        "the weights are sums of the gradient over the pixels. Take the mean.": area * expected,
+        "the channels are averaged. Add them up.": expected / stage.shape[1],
+        "this is the gradient alone. It weighs the layer's outputs.": right.mean(1).relu(),
+        "these are the layer's outputs alone. The mean gradient weighs them.": stage.sum(1),
+        "the maps are scaled to a largest value of 1. Return them as they are.": expected / largest,
+    }.items():
+        require(close(found, expected) or not close(found, map_), words)
+    require(close(found, expected), "the maps have the right shape, but other values.")
+    require(
+        _hooks(model) == 0,
+        f"{_hooks(model)} hook(s) are left on the network, and run at each later call: keep what `register_...` "
+        "returns and call `.remove()` on it.",
+    )
+    require(
+        not any(p.grad is not None and p.grad.any() for p in model.parameters()),
+        "gradients are left in the network's parameters: a later `backward` would add to them. Call "
+        "`model.zero_grad()` at the end, or use `torch.autograd.grad`.",
+    )
+    require(not any(m.training for m in model.modules()), "the network came in eval mode and is left in train mode.")
+    require(all(p.requires_grad for p in model.parameters()), "some parameters are left frozen (`requires_grad`).")
+    return "the target's mean gradient weighs the channels, a ReLU ends it, and the network is left as it was."
+
+
+@check
+def suspected_labels(answer) -> str:
+    """answer(logits, y, count) -> positions of the `count` images whose given label gets the least probability."""
     # Each image's logits are shifted by a number of their own: probabilities do not notice, raw logits do.
-    logits = 2 * torch.randn(80, 5) + 3 * torch.randn(80, 1)
-    said = logits.argmax(1)
-    y = torch.where(torch.rand(80) < 0.6, said, torch.randint(0, 5, (80,)))
-    confidence, true_class = logits.softmax(1).amax(1), logits.softmax(1)[range(80), y]
-    over_images, said_there = logits.softmax(0).max(1)
-    wrong, hit, wrong_there = (m.nonzero().flatten() for m in (said != y, said == y, said_there != y))
+    true = torch.randint(0, 5, (80,))
+    logits = torch.randn(80, 5) + 3 * F.one_hot(true, 5) + 3 * torch.randn(80, 1)
+    planted = torch.rand(80) < 0.15
+    y = torch.where(planted, (true + torch.randint(1, 5, (80,))) % 5, true)
+    probability = logits.softmax(1)
+    given, (confidence, said) = probability[range(80), y], probability.max(1)
+    others = logits.masked_fill(F.one_hot(y, 5).bool(), -math.inf).amax(1)
 
-    def ranked(score, among=wrong):
-        return among[score[among].argsort(descending=True)].tolist()
+    def ranked(score, among=None):
+        among = torch.arange(80) if among is None else among
+        return among[score[among].argsort(stable=True)].tolist()
 
-    expected = ranked(confidence)
-    of_true = "sorted by the probability of the true class. Take that of the predicted class."
-    upwards = "the least confident mistake comes first. Sort the other way round."
-    dim = "the softmax runs over the images. Each image's probabilities must sum to 1: take `dim=1`."
-    classes = "these are classes, not images. Return the positions of the images."
-    for count in (7, 80):
+    mistakes = (said != y).nonzero().flatten()
+    expected = ranked(given)
+    for count in (7, 25):
         found = _positions(answer, logits, y, count)
         if found == expected[:count]:
             continue
         for fault, words in (
+            (expected[::-1][:count], "the label that is believed most comes first. Sort the other way round."),
+            (expected[:count][::-1], "the most suspicious one comes last. Sort the other way round."),
             (
-                confidence[wrong].argsort(descending=True).tolist(),
+                sorted(expected[:count]),
+                "the right images, but in the order of the positions. The most suspicious first.",
+            ),
+            (ranked(confidence)[:count], "these are the unsure answers: the label that was given plays no part in it."),
+            (
+                ranked(-confidence, mistakes)[:count],
+                "sorted by the probability of the predicted class. Take the label's.",
+            ),
+            (ranked(logits[range(80), y])[:count], "sorted by the label's logit. Apply the softmax first."),
+            (
+                ranked(logits.softmax(0)[range(80), y])[:count],
+                "the softmax runs over the images. Each image's probabilities must sum to 1: take `dim=1`.",
+            ),
+            (
+                ranked(logits[range(80), y] - others)[:count],
+                "this is the gap between two logits. Sort by the probability of the given label.",
+            ),
+            (y[expected].tolist()[:count], "these are classes, not images. Return the positions of the images."),
+            (said[expected].tolist()[:count], "these are classes, not images. Return the positions of the images."),
+            (
+                ranked(given[mistakes], torch.arange(len(mistakes)))[:count],
                 "these positions count among the mistakes only. Return positions among all images.",
             ),
-            (ranked(confidence, torch.arange(80)), "there are hits among them. Keep only the mistakes."),
-            (ranked(confidence, hit), "these are the hits. Keep the images whose predicted class is not the true one."),
-            (said[expected].tolist(), classes),
-            (y[expected].tolist(), classes),
-            (expected[::-1], upwards),
-            (expected[:count][::-1], upwards),
-            (ranked(confidence, wrong[:count]), "cut to `count` before sorting. Sort all mistakes, then cut."),
-            (ranked(over_images, wrong_there), dim),
-            (ranked(over_images), dim),
-            (ranked(true_class), of_true),
-            (ranked(-true_class), of_true),
-            (ranked(logits.amax(1)), "sorted by the logit. Confidence is a probability: apply the softmax first."),
-            (wrong.tolist(), "these are mistakes, in the order of the images. Sort them by confidence."),
+            (
+                mistakes.tolist()[:count],
+                "these are mistakes in the order of the images. Sort by the label's probability.",
+            ),
         ):
-            require(found != fault[:count], words)
-        hits = [i for i in found if i not in expected]
-        require(not hits, f"image {hits[:1]} is not a mistake. If fewer than `count` exist, return fewer.")
-        number = min(count, len(expected))
-        require(len(found) == number, f"for count={count} there must be {number} positions, got {len(found)}.")
-        raise Wrong(f"for count={count}: got {found[:7]}, expected {expected[:number][:7]}.")
-    return "mistakes only, most confident first, as positions among all images."
+            require(found != fault, words)
+        require(
+            len(found) == count,
+            f"for count={count} there must be {count} positions, got {len(found)}. (Images that the network gets "
+            "right count, too: they come last.)",
+        )
+        raise Wrong(f"for count={count}: got {found[:7]}, expected {expected[:7]}.")
+    return "the least probable labels first, as positions among all images."
 
 
 def _positions(answer, logits, y, count) -> list:
     """What `answer` returns (a tensor, an array, a list or a tuple) as a list of whole numbers, or words."""
-    try:
-        result = call(answer, logits, y, count)
-    except Wrong as wrong:
-        if "selected index k out of range" not in str(wrong):
-            raise
-        raise Wrong(f"for count={count} there are fewer mistakes than that: `topk` must not ask for more.") from None
+    result = call(answer, logits, y, count)
     try:
         result = torch.as_tensor(result).detach()
     except (TypeError, ValueError, RuntimeError):
@@ -195,11 +400,10 @@ def _positions(answer, logits, y, count) -> list:
     require(result.dtype != torch.bool, "return positions (whole numbers), not a mask of True and False.")
     require(
         not result.is_floating_point() or torch.equal(result, result.round()),
-        "these are no whole numbers. Return the positions of the images, not their confidences.",
+        "these are no whole numbers. Return the positions of the images, not their probabilities.",
     )
     require(
         result.ndim == 1,
-        f"return the positions in one row; your shape is {tuple(result.shape)}. `nonzero()` makes a column of them: "
-        "apply `.flatten()` to it.",
+        f"return the positions in one row; your shape is {tuple(result.shape)}. `.flatten()` makes one row.",
     )
     return result.tolist()

@@ -1,6 +1,14 @@
-"""Wrong answers to the exercises of lesson 06: {check: {what is wrong: (answer, part of what the check must say)}}."""
+"""Answers to the exercises of lesson 06.
 
+WRONG: name of the check -> what is wrong -> (answer, part of what the check must say).
+RIGHT: name of the check -> how it is written -> answer.
+"""
+
+import math
+
+import numpy as np
 import torch
+import torch.nn.functional as F
 
 
 def _transposed(true, predicted, classes):
@@ -141,95 +149,252 @@ def _midpoints(confidence, correct, bins):
     return (share * gap.abs()).sum()
 
 
-def _mistakes(logits, y):
-    confidence, said = logits.softmax(dim=1).max(dim=1)
-    return confidence, (said != y).nonzero().flatten()
+def _matrix_of_ones(true, predicted, classes):
+    one_hot = F.one_hot(true, classes).float()
+    return one_hot.T @ F.one_hot(predicted, classes).float()
 
 
-def _upwards(logits, y, count):
-    confidence, wrong = _mistakes(logits, y)
-    return wrong[confidence[wrong].argsort()][:count]
+def _matrix_index_put(true, predicted, classes):
+    matrix = torch.zeros(classes, classes, dtype=torch.int64)
+    return matrix.index_put_((true, predicted), torch.ones_like(true), accumulate=True)
 
 
-def _with_hits(logits, y, count):
-    return logits.softmax(dim=1).amax(dim=1).argsort(descending=True)[:count]
+def _matrix_by_comparison(true, predicted, classes):
+    names = torch.arange(classes)
+    return ((true[:, None, None] == names[:, None]) & (predicted[:, None, None] == names)).sum(0)
 
 
-def _of_true_class(logits, y, count):
-    _, wrong = _mistakes(logits, y)
-    probability = logits.softmax(dim=1)[torch.arange(len(y)), y]
-    return wrong[probability[wrong].argsort(descending=True)][:count]
+def _error_loop(confidence, correct, bins):
+    """Edges belong to the bin below."""
+    total = 0
+    for b in range(bins):
+        inside = (confidence > b / bins) & (confidence <= (b + 1) / bins)
+        if inside.any():
+            total += (confidence[inside].sum() - correct[inside].sum()).abs()
+    return total / len(confidence)
 
 
-def _least_of_true_class(logits, y, count):
-    _, wrong = _mistakes(logits, y)
-    probability = logits.softmax(dim=1)[torch.arange(len(y)), y]
-    return wrong[probability[wrong].argsort()][:count]
+def _error_bincount(confidence, correct, bins):
+    which = (confidence * bins).long().clamp(max=bins - 1)
+    return torch.bincount(which, confidence - correct.float(), bins).abs().sum() / len(confidence)
+
+
+def _error_bucketize(confidence, correct, bins):
+    which = torch.bucketize(confidence.double(), torch.linspace(0, 1, bins + 1).double()[1:-1], right=True)
+    gaps = torch.zeros(bins).scatter_add_(0, which, confidence - correct.float())
+    return (gaps.abs().sum() / len(confidence)).item()
+
+
+def _error_numpy(confidence, correct, bins):
+    gap, edges = confidence.double().numpy() - correct.numpy(), np.linspace(0, 1, bins + 1)
+    sums, _ = np.histogram(confidence.double().numpy(), bins=edges, weights=gap)
+    return np.abs(sums).sum() / len(gap)
+
+
+def _fitted(logits, y, start=1.0, steps=60, optimizer=torch.optim.LBFGS):
+    """Temperature by gradient descent on its logarithm."""
+    log = torch.tensor(math.log(start), dtype=torch.float64, requires_grad=True)
+    optim = optimizer([log], lr=0.1)
+
+    def loss():
+        optim.zero_grad()
+        value = F.cross_entropy(logits.double() / log.exp(), y)
+        value.backward()
+        return value
+
+    for _ in range(steps):
+        optim.step(loss)
+    return log.exp().item()
+
+
+def _with_loss(fit, report=None):
+    """An answer that fits with `fit(valid_logits, valid_y, test_logits, test_y)` and reports, if not told otherwise,
+    the right loss."""
+
+    def answer(valid_logits, valid_y, test_logits, test_y):
+        temperature = fit(valid_logits, valid_y, test_logits, test_y)
+        if report is not None:
+            return temperature, report(temperature, valid_logits, valid_y, test_logits, test_y)
+        return temperature, F.cross_entropy(test_logits / abs(temperature), test_y).item()
+
+    return answer
+
+
+def _grid(low, high, count):
+    def fit(v, vy, t, ty):
+        grid = torch.linspace(low, high, count)
+        losses = torch.stack([F.cross_entropy(v / T, vy) for T in grid])
+        return grid[losses.argmin()].item()
+
+    return fit
+
+
+def _of_valid(v, vy, t, ty):
+    return _fitted(v, vy)
+
+
+def _factor(v, vy, t, ty):
+    return 1 / _fitted(v, vy)
+
+
+def _both(v, vy, t, ty):
+    return _fitted(torch.cat([v, t]), torch.cat([vy, ty]))
+
+
+def _by_accuracy(v, vy, t, ty):
+    grid = [1.0, 0.25, 0.5, 2.0, 4.0]
+    return max(grid, key=lambda T: ((v / T).argmax(1) == vy).float().mean().item())
+
+
+def _few_steps(v, vy, t, ty):
+    return _fitted(v, vy, steps=3, optimizer=torch.optim.SGD)
+
+
+def _number_only(valid_logits, valid_y, test_logits, test_y):
+    return _fitted(valid_logits, valid_y)
+
+
+def _temperature_plain(valid_logits, valid_y, test_logits, test_y):
+    """As a tensor of one element, with LBFGS on T itself."""
+    temperature = torch.ones(1, requires_grad=True)
+    optim = torch.optim.LBFGS([temperature], lr=0.1, max_iter=200)
+
+    def loss():
+        optim.zero_grad()
+        value = F.cross_entropy(valid_logits / temperature, valid_y)
+        value.backward()
+        return value
+
+    optim.step(loss)
+    return temperature, F.cross_entropy(test_logits / temperature, test_y)
+
+
+def _temperature_newton(valid_logits, valid_y, test_logits, test_y):
+    """Newton's method on the factor 1/T."""
+    z, s = valid_logits.double(), 0.1
+    of_label = z.gather(1, valid_y[:, None]).mean()
+    for _ in range(100):
+        p = (s * z).softmax(1)
+        mean = (p * z).sum(1)
+        curve = ((p * z.square()).sum(1) - mean.square()).mean()
+        s = s - ((mean.mean() - of_label) / curve).item()
+    return np.float64(1 / s), F.cross_entropy(s * test_logits, test_y).numpy()
+
+
+def _cam(score=None, combine=None, after=None, keep_hook=False, keep_gradients=False):
+    """Grad-CAM; each argument replaces one step of it."""
+
+    def answer(model, layer, x, target):
+        store = {}
+        hooks = [
+            layer.register_forward_hook(lambda module, inputs, output: store.update(output=output.detach())),
+            layer.register_full_backward_hook(lambda module, inputs, outputs: store.update(gradient=outputs[0])),
+        ]
+        logits = model(x)
+        (score or (lambda z, t: z.gather(1, t[:, None]).sum()))(logits, target).backward()
+        if not keep_hook:
+            for hook in hooks:
+                hook.remove()
+        if not keep_gradients:
+            model.zero_grad()
+        maps = (combine or _combined)(store["output"], store["gradient"])
+        return after(maps, x) if after else maps
+
+    return answer
+
+
+def _combined(a, g):
+    return (g.mean((2, 3), keepdim=True) * a).sum(1).relu()
+
+
+def _cam_autograd(model, layer, x, target):
+    outputs = []
+    hook = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    try:
+        chosen = model(x)[torch.arange(len(x)), target]
+    finally:
+        hook.remove()
+    (gradient,) = torch.autograd.grad(chosen.sum(), outputs[0])
+    return torch.einsum("bc,bchw->bhw", gradient.mean((2, 3)), outputs[0]).clamp(min=0)
+
+
+def _cam_one_by_one(model, layer, x, target):
+    maps = []
+    for image, label in zip(x, target.tolist(), strict=True):
+        store = []
+        hook = layer.register_forward_hook(lambda module, inputs, output, store=store: store.append(output))
+        logits = model(image[None])
+        hook.remove()
+        store[0].retain_grad()
+        logits[0, label].backward()
+        weights = store[0].grad[0].mean((1, 2))
+        maps.append(torch.relu((weights[:, None, None] * store[0][0]).sum(0)))
+    model.zero_grad(set_to_none=False)
+    return torch.stack(maps)
+
+
+def _cam_tensor_hook(model, layer, x, target):
+    store = {}
+
+    def forward(module, inputs, output):
+        store["a"] = output
+        output.register_hook(lambda gradient: store.update(g=gradient))
+
+    with torch.enable_grad():
+        handle = layer.register_forward_hook(forward)
+        one_hot = F.one_hot(target, model(x).shape[1])
+        (model(x) * one_hot).sum().backward()
+        handle.remove()
+    for p in model.parameters():
+        p.grad = None
+    a, g = store["a"].detach(), store["g"]
+    return F.relu((a * g.mean(dim=(-2, -1), keepdim=True)).sum(dim=1))
+
+
+def _cam_left_training(model, layer, x, target):
+    maps = _cam()(model, layer, x, target)
+    model.train()
+    return maps
+
+
+def _given(logits, y):
+    return logits.softmax(dim=1)[torch.arange(len(y)), y]
+
+
+def _suspects_by_loss(logits, y, count):
+    return F.cross_entropy(logits, y, reduction="none").topk(count).indices
+
+
+def _suspects_list(logits, y, count):
+    p = _given(logits, y).tolist()
+    return sorted(range(len(p)), key=p.__getitem__)[:count]
+
+
+def _suspects_numpy(logits, y, count):
+    p = logits.log_softmax(1).gather(1, y[:, None]).squeeze(1).numpy()
+    return np.argsort(p)[:count].copy()
 
 
 def _among_mistakes(logits, y, count):
-    confidence, wrong = _mistakes(logits, y)
-    return confidence[wrong].argsort(descending=True)[:count]
+    wrong = logits.argmax(1) != y
+    return _given(logits, y)[wrong].argsort()[:count]
 
 
-def _by_logit(logits, y, count):
-    _, wrong = _mistakes(logits, y)
-    return wrong[logits.amax(dim=1)[wrong].argsort(descending=True)][:count]
-
-
-def _unsorted(logits, y, count):
-    return _mistakes(logits, y)[1][:count]
-
-
-def _hits_set_to_zero(logits, y, count):
-    """Right for a small count; hits follow when count exceeds the number of mistakes."""
-    confidence, said = logits.softmax(dim=1).max(dim=1)
-    return (confidence * (said != y)).argsort(descending=True)[:count]
-
-
-def _confidences(logits, y, count):
-    confidence, wrong = _mistakes(logits, y)
-    return confidence[wrong].sort(descending=True).values[:count]
-
-
-def _classes(logits, y, count):
-    confidence, wrong = _mistakes(logits, y)
-    return logits.argmax(dim=1)[wrong[confidence[wrong].argsort(descending=True)]][:count]
-
-
-def _only_hits(logits, y, count):
-    confidence, said = logits.softmax(dim=1).max(dim=1)
-    hits = (said == y).nonzero().flatten()
-    return hits[confidence[hits].argsort(descending=True)][:count]
-
-
-def _not_flat(logits, y, count):
-    confidence, said = logits.softmax(dim=1).max(dim=1)
-    wrong = (said != y).nonzero()
-    return wrong[confidence[wrong].argsort(descending=True)][:count]
-
-
-def _not_flat_but_sorted(logits, y, count):
-    confidence, said = logits.softmax(dim=1).max(dim=1)
-    wrong = (said != y).nonzero()
-    return wrong[confidence[wrong.flatten()].argsort(descending=True)][:count]
-
-
-def _topk(logits, y, count):
-    confidence, wrong = _mistakes(logits, y)
-    return wrong[confidence[wrong].topk(count).indices]
-
-
-def _softmax_over_images(logits, y, count):
-    confidence, said = logits.softmax(dim=0).max(dim=1)
+def _mistakes_by_confidence(logits, y, count):
+    confidence, said = logits.softmax(1).max(1)
     wrong = (said != y).nonzero().flatten()
     return wrong[confidence[wrong].argsort(descending=True)][:count]
 
 
-def _cut_first(logits, y, count):
-    confidence, wrong = _mistakes(logits, y)
-    wrong = wrong[:count]
-    return wrong[confidence[wrong].argsort(descending=True)].tolist()
+def _margin(logits, y, count):
+    rows = torch.arange(len(y))
+    others = logits.clone()
+    others[rows, y] = -math.inf
+    return (logits[rows, y] - others.amax(1)).argsort()[:count]
+
+
+def _suspects_over_images(logits, y, count):
+    return logits.softmax(0)[torch.arange(len(y)), y].argsort()[:count]
 
 
 WRONG = {
@@ -258,22 +423,127 @@ WRONG = {
         "gaps summed": (_summed, "weigh the same"),
         "middle of the bin as confidence": (_midpoints, "mean confidence"),
     },
-    "confident_mistakes": {
-        "least confident first": (_upwards, "other way round"),
-        "hits included": (_with_hits, "hits among them"),
-        "confidence of the true class": (_of_true_class, "true class"),
-        "lowest confidence in the true class": (_least_of_true_class, "true class"),
+    "temperature_scaling": {
+        "fitted on the test images": (_with_loss(lambda v, vy, t, ty: _fitted(t, ty)), "fitted on the test images"),
+        "fitted on both": (_with_loss(_both), "fitted together"),
+        "the factor": (_with_loss(_factor), "divides the logits"),
+        "the logarithm": (_with_loss(lambda v, vy, t, ty: math.log(_fitted(v, vy))), "logarithm"),
+        "best accuracy": (_with_loss(_by_accuracy), "still 1"),
+        "too few steps": (_with_loss(_few_steps), "More steps"),
+        "grid above 1 only": (_with_loss(_grid(1.0, 5.0, 1000)), "still 1"),
+        "coarse grid": (_with_loss(_grid(0.5, 5.0, 4)), "finer"),
+        "probabilities": (_with_loss(lambda v, vy, t, ty: _fitted(v.softmax(1), vy)), "softmax"),
+        "temperature alone": (_number_only, "two numbers"),
+        "loss of the validation images": (
+            _with_loss(_of_valid, lambda T, v, vy, t, ty: F.cross_entropy(v / T, vy)),
+            "that of the validation images",
+        ),
+        "loss without the temperature": (
+            _with_loss(_of_valid, lambda T, v, vy, t, ty: F.cross_entropy(t, ty)),
+            "without the temperature",
+        ),
+        "logits multiplied": (_with_loss(_of_valid, lambda T, v, vy, t, ty: F.cross_entropy(t * T, ty)), "multiplied"),
+        "summed loss": (
+            _with_loss(_of_valid, lambda T, v, vy, t, ty: F.cross_entropy(t / T, ty, reduction="sum")),
+            "Take the mean",
+        ),
+        "accuracy reported": (
+            _with_loss(_of_valid, lambda T, v, vy, t, ty: (t.argmax(1) == ty).float().mean()),
+            "expected",
+        ),
+    },
+    "grad_cam": {
+        "gradient of the predicted class": (_cam(lambda z, t: z.amax(1).sum()), "predicted class"),
+        "gradient of all classes": (_cam(lambda z, t: z.sum()), "all logits"),
+        "gradient of the loss": (_cam(F.cross_entropy), "gradient of the loss"),
+        "gradient of the probability": (_cam(lambda z, t: z.softmax(1).gather(1, t[:, None]).sum()), "probability"),
+        "target of the first image": (_cam(lambda z, t: z[:, t[0]].sum()), "first image"),
+        "mean over the images": (_cam(lambda z, t: z.gather(1, t[:, None]).mean()), "mean over the images"),
+        "hooks left on the network": (_cam(keep_hook=True), "hook(s) are left"),
+        "gradients left in the network": (_cam(keep_gradients=True), "gradients are left"),
+        "left in train mode": (_cam_left_training, "train mode"),
+        "no ReLU": (_cam(combine=lambda a, g: (g.mean((2, 3), keepdim=True) * a).sum(1)), "end with a ReLU"),
+        "absolute value": (_cam(combine=lambda a, g: (g.mean((2, 3), keepdim=True) * a).sum(1).abs()), "not with"),
+        "each pixel its own weight": (_cam(combine=lambda a, g: (g * a).sum(1).relu()), "own weight"),
+        "ReLU before the sum": (
+            _cam(combine=lambda a, g: (g.mean((2, 3), keepdim=True) * a).relu().sum(1)),
+            "before the channels are added",
+        ),
+        "channels not added": (
+            _cam(combine=lambda a, g: (g.mean((2, 3), keepdim=True) * a).relu()),
+            "one map a channel",
+        ),
+        "channels averaged": (_cam(combine=lambda a, g: (g.mean((2, 3), keepdim=True) * a).mean(1).relu()), "averaged"),
+        "weights summed": (_cam(combine=lambda a, g: (g.sum((2, 3), keepdim=True) * a).sum(1).relu()), "Take the mean"),
+        "one weight for all images": (
+            _cam(combine=lambda a, g: (g.mean((0, 2, 3), keepdim=True) * a).sum(1).relu()),
+            "weights of its own",
+        ),
+        "gradient alone": (_cam(combine=lambda a, g: g.mean(1).relu()), "gradient alone"),
+        "outputs alone": (_cam(combine=lambda a, g: a.sum(1)), "outputs alone"),
+        "scaled to 1": (
+            _cam(after=lambda m, x: m / m.amax((1, 2), keepdim=True).clamp(min=1e-9)),
+            "largest value of 1",
+        ),
+        "enlarged": (_cam(after=lambda m, x: F.interpolate(m[:, None], x.shape[2:])[:, 0]), "as large as the images"),
+        "channel side kept": (_cam(after=lambda m, x: m[:, None]), "keepdim"),
+        "one map": (_cam(after=lambda m, x: m.mean(0)), "Each image has its own"),
+    },
+    "suspected_labels": {
+        "least confident answers": (lambda z, y, n: z.softmax(1).amax(1).argsort()[:n], "unsure answers"),
+        "most confident answers": (
+            lambda z, y, n: z.softmax(1).amax(1).argsort(descending=True)[:n],
+            "other way round",
+        ),
+        "most confident mistakes": (_mistakes_by_confidence, "predicted class"),
+        "most believed first": (lambda z, y, n: _given(z, y).argsort(descending=True)[:n], "other way round"),
+        "last of the suspects first": (lambda z, y, n: _given(z, y).argsort()[:n].flip(0), "comes last"),
+        "in the order of the images": (
+            lambda z, y, n: _given(z, y).argsort()[:n].sort().values,
+            "order of the positions",
+        ),
+        "raw logits": (lambda z, y, n: z[torch.arange(len(y)), y].argsort()[:n], "softmax first"),
+        "softmax over the images": (_suspects_over_images, "dim=1"),
+        "gap of logits": (_margin, "gap between two logits"),
+        "classes": (lambda z, y, n: y[_given(z, y).argsort()][:n], "classes, not images"),
+        "predicted classes": (lambda z, y, n: z.argmax(1)[_given(z, y).argsort()][:n], "classes, not images"),
+        "probabilities": (lambda z, y, n: _given(z, y).sort().values[:n], "not their probabilities"),
+        "a mask": (lambda z, y, n: _given(z, y) < 0.1, "mask"),
         "positions among the mistakes": (_among_mistakes, "among all images"),
-        "raw logits": (_by_logit, "softmax"),
-        "not sorted": (_unsorted, "Sort them by confidence"),
-        "hits after the mistakes": (_hits_set_to_zero, "not a mistake"),
-        "confidences": (_confidences, "not their confidences"),
-        "predicted classes": (_classes, "classes, not images"),
-        "hits only": (_only_hits, "these are the hits"),
-        "column of positions": (_not_flat_but_sorted, "flatten"),
-        "column sorted along the wrong axis": (_not_flat, "flatten"),
-        "topk of more than there are": (_topk, "fewer mistakes"),
-        "softmax over the images": (_softmax_over_images, "dim=1"),
-        "cut before sorting": (_cut_first, "then cut"),
+        "mistakes, not sorted": (lambda z, y, n: (z.argmax(1) != y).nonzero().flatten()[:n], "Sort by"),
+        "a column": (lambda z, y, n: _given(z, y).argsort()[:n, None], "one row"),
+        "all images": (lambda z, y, n: _given(z, y).argsort(), "positions, got 80"),
+    },
+}
+
+RIGHT = {
+    "confusion_matrix": {
+        "a product of one-hot rows": _matrix_of_ones,
+        "index_put_ that accumulates": _matrix_index_put,
+        "every pair compared": _matrix_by_comparison,
+    },
+    "calibration_error": {
+        "a loop, edges to the bin below": _error_loop,
+        "bincount with weights": _error_bincount,
+        "bucketize and scatter": _error_bucketize,
+        "numpy's histogram": _error_numpy,
+    },
+    "temperature_scaling": {
+        "steps on the logarithm": _with_loss(_of_valid),
+        "a fine grid": _with_loss(_grid(0.05, 8.0, 4000)),
+        "LBFGS, tensors": _temperature_plain,
+        "Newton's method, numpy's numbers": _temperature_newton,
+    },
+    "grad_cam": {
+        "two hooks": _cam(),
+        "autograd.grad": _cam_autograd,
+        "one image at a time, retain_grad": _cam_one_by_one,
+        "a hook on the tensor": _cam_tensor_hook,
+    },
+    "suspected_labels": {
+        "the largest losses": _suspects_by_loss,
+        "a list": _suspects_list,
+        "numpy": _suspects_numpy,
+        "the lowest probability": lambda z, y, n: _given(z, y).sort(stable=True).indices[:n],
     },
 }
