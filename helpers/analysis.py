@@ -306,13 +306,14 @@ def calibration_error(predictions: Predictions, bins: int = 15) -> float:
 def reliability_diagram(predictions: Predictions, title: str, bins: int = 15, ax=None) -> None:
     """Draw accuracy (bars, with their `interval`) and mean confidence (marks) of each bin; ValueError for 0 images.
 
-    Without `ax` it makes and shows a figure of its own; with `ax` it draws there and `title` is that panel's.
+    Without `ax` it makes and shows a figure of its own, with a legend beside it. With `ax` it draws there, `title` is
+    that panel's, and the legend is left to the caller: one serves all panels.
     """
     error = calibration_error(predictions, bins)
     table = calibration(predictions, bins)
     own = ax is None
     if own:
-        _, ax = figure(title, predictions.images.name, size=(6, 5))
+        _, ax = figure(title, predictions.images.name, size=(7.5, 4.5))
     else:
         ax.set_title(title)
     filled = table["count"].nonzero().flatten()
@@ -324,9 +325,9 @@ def reliability_diagram(predictions: Predictions, title: str, bins: int = 15, ax
     ax.vlines(middle, low, high, color="tab:blue")
     ax.plot(middle, confidence, "D", color="tab:orange", markersize=5, label="mean confidence")
     ax.plot([0, 1], [0, 1], "--", color="grey", linewidth=1, label="accuracy = confidence")
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
-    ax.legend(framealpha=0.8, title=f"calibration error {error:.3f}")
+    ax.set(xlabel=f"confidence (calibration error {error:.3f})", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
     if own:
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9, frameon=False)
         plt.show()
 
 

@@ -641,9 +641,14 @@ def test_reliability_diagram_draws_the_table(monkeypatch):
         expected = analysis.interval(round(float(table["accuracy"][i]) * n), n)
         np.testing.assert_allclose(segment[:, 1], expected, atol=1e-6)
     assert ax.get_title() == "the panel"
-    assert ax.get_xlabel() == "confidence"
+    assert ax.get_xlabel() == f"confidence (calibration error {analysis.calibration_error(p, 10):.3f})"
     assert ax.get_ylabel() == "accuracy"
-    assert f"{analysis.calibration_error(p, 10):.3f}" in ax.get_legend().get_title().get_text()
+    assert ax.get_legend() is None  # one legend serves all panels of a figure: the caller's
+    assert ax.get_legend_handles_labels()[1] == [
+        "mean confidence",
+        "accuracy = confidence",
+        "accuracy, with its 95% range",
+    ]
     plt.close(fig)
 
 
@@ -654,6 +659,12 @@ def test_reliability_diagram_makes_and_shows_a_figure(monkeypatch):
     assert len(shown) == 1
     assert shown[0].get_suptitle() == "All is told"
     assert "made up" in shown[0].get_supxlabel()
+    shown[0].draw_without_rendering()
+    (ax,) = shown[0].axes
+    legend = ax.get_legend().get_window_extent()
+    others = [ax.patch, *shown[0].texts, ax.xaxis.label]
+    assert not any(legend.overlaps(other.get_window_extent()) for other in others)  # it hides nothing
+    assert legend.x1 <= shown[0].bbox.x1  # and is not cut off
     plt.close("all")
 
 
