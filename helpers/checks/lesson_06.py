@@ -56,7 +56,8 @@ def _gaps(confidence, hits, bin_of):
 
 def _one_number(value) -> float:
     value = value.item() if hasattr(value, "item") and torch.as_tensor(value).numel() == 1 else value
-    require(isinstance(value, int | float), f"return one number, got {type(value).__name__}.")
+    several = f" of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else ""
+    require(isinstance(value, int | float), f"return one number, got {type(value).__name__}{several}.")
     require(value == value, "the result is nan: a bin without images has no mean (0/0). Leave it out.")
     return value
 
@@ -86,6 +87,8 @@ def calibration_error(answer) -> str:
         part = (part_gap.abs() * part_size).sum()
         own_gap, own_size = _gaps(c, h, own)
         middle, _ = _gaps((bin_of + 0.5) / bins, h, bin_of)
+        few_gap, few_size = _gaps(c, h, (c * (bins - 1)).long().clamp(max=bins - 2))
+        round_gap, round_size = _gaps(c, h, (c * bins).round())
         lost = "images of confidence 1.0 are lost: the last bin includes 1.0."
         equal = "all bins weigh the same: weight each by its share of images."
         cancel = "gaps of both signs cancel: take each bin's `abs`."
@@ -106,6 +109,15 @@ def calibration_error(answer) -> str:
             (gap.abs().max(), "that is the largest gap: take the weighted mean of all."),
             (100 * expected, "that is in per cent: return it on the scale 0 to 1."),
             ((gap.square() * size).sum() / 400, "the gaps are squared: take their absolute value."),
+            (
+                (few_gap.abs() * few_size).sum() / 400,
+                f"there are {bins - 1} bins in place of {bins}: n bins have n + 1 edges, `linspace(0, 1, bins + 1)`.",
+            ),
+            (
+                (round_gap.abs() * round_size).sum() / 400,
+                "`round` moves the edges to the middle of the bins. Round down, as `.long()` does.",
+            ),
+            ((c - h).abs().mean(), "the gap is taken image by image. Take means in each bin first, then their gap."),
         ):
             require(abs(value - fault) > 1e-4, words)
         raise Wrong(f"with {bins} bins the result is {value:.4f}, expected {expected:.4f}.")
@@ -175,6 +187,7 @@ def temperature_scaling(answer) -> str:
 
         here = f"For a network that is {what} "
         if not near(temperature, best):
+            require(not near(loss, best), "the two numbers are swapped: the temperature first, then the loss.")
             both = _best(torch.cat([valid[0], test[0]]), torch.cat([valid[1], test[1]]))
             require(
                 temperature > 0, f"a temperature is above 0, got {temperature:.4g}: fit its logarithm, or start at 1."
@@ -197,7 +210,8 @@ def temperature_scaling(answer) -> str:
             loss_there, loss_best = _loss(*valid, temperature), _loss(*valid, best)
             raise Wrong(
                 f"{here}you return T = {temperature:.3f}, where the validation loss is {loss_there:.4f}; at "
-                f"{best:.3f} it is {loss_best:.4f}. More steps, or a finer or wider grid (below 1, too), are needed."
+                f"{best:.3f} it is {loss_best:.4f}. Did you make `cross_entropy` with `valid_y` small? "
+                "More steps, or a finer or wider grid (below 1, too), may be needed."
             )
         expected = _loss(*test, temperature)
         for fault, words in (
@@ -209,6 +223,10 @@ def temperature_scaling(answer) -> str:
             (_loss(*test, 1 / temperature), "the test logits are multiplied by the temperature. It divides them."),
             (_loss(*test, on_test), "the loss is that at the best temperature of the test images. Use the same T."),
             (expected * 300, "the loss is a sum over the images. Take the mean, as `cross_entropy` does."),
+            (
+                _loss((test[0].double() / temperature).softmax(1), test[1], 1.0),
+                "a softmax comes before `cross_entropy`, which applies its own.",
+            ),
         ):
             require(abs(loss - expected) < 1e-3 or abs(loss - fault) > 1e-3, words)
         require(abs(loss - expected) < 1e-3, f"{here}the test loss is {loss:.4f}, expected {expected:.4f} at your T.")
@@ -238,6 +256,12 @@ class _Small(nn.Module):
         return self.linear(self.second(self.first(self.prep(x))))
 
 
+def _stretched(maps: torch.Tensor) -> torch.Tensor:
+    """Each map from 0 to 1, so that maps that differ by a factor or a shift only become the same."""
+    maps = maps.double() - maps.double().amin((1, 2), keepdim=True)
+    return maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)
+
+
 def _hooks(model) -> int:
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
@@ -264,6 +288,8 @@ def grad_cam(answer) -> str:
     def weighted(g, a=stage):
         return (g.mean((2, 3), keepdim=True) * a).sum(1)
 
+    leaf_in = model.prep(x).detach().requires_grad_()
+    (into,) = torch.autograd.grad(model.linear(model.second(model.first(leaf_in)))[rows, target].sum(), leaf_in)
     expected = weighted(right).relu()
     result = call(answer, model, model.first, x, target)
     require(isinstance(result, torch.Tensor), f"the maps must be a tensor, got {type(result).__name__}.")
@@ -272,7 +298,11 @@ def grad_cam(answer) -> str:
     require(tuple(result.shape) != (6, 8, 6), "the maps are as large as the images. Return them in the layer's size.")
     require(tuple(result.shape) != (4, 3), "there is one map for the whole batch. Each image has its own.")
     found = tensor(result, (6, 4, 3), "the maps (for 6 images and a layer of 4 x 3 pixels)").float()
-    largest = expected.amax((1, 2), keepdim=True).clamp(min=1e-12)
+    require(found.isfinite().all(), "some values are nan or infinite: a map of zeros cannot be divided by its largest.")
+    require(
+        not any(m.training for m in model.modules()),
+        "the network came in eval mode and is left in train mode. In train mode batch norm also gives other maps.",
+    )
     names = {
         "the gradient of the predicted class. Take that of `target`": gradient(lambda z: z.amax(1).sum()),
         "the gradient of all logits together. Take the one of `target` in each row": gradient(lambda z: z.sum()),
@@ -286,6 +316,12 @@ def grad_cam(answer) -> str:
         "the gradient of the mean over the images. Sum the logits of `target` over the images: each image's gradient "
         "is then its own": right / 6,
         "the gradient of the first image's target for all": gradient(lambda z: z[:, target[0]].sum()),
+        "the gradient of all images' targets in each row: `logits[:, target]` takes a whole table. Take "
+        "`logits[torch.arange(len(x)), target]`": gradient(lambda z: z[:, target].sum()),
+        "the gradient of the log-probability. Take that of the logit, before the softmax": gradient(
+            lambda z: z.log_softmax(1)[rows, target].sum()
+        ),
+        "weighted by `grad_inputs`, the gradient with respect to the layer's input. Take `grad_outputs[0]`": into,
         "the mean gradient of all images as weight. Each image has weights of its own": right.mean(0, True).expand_as(
             right
         ),
@@ -307,9 +343,12 @@ def grad_cam(answer) -> str:
         "the channels are averaged. Add them up.": expected / stage.shape[1],
         "this is the gradient alone. It weighs the layer's outputs.": right.mean(1).relu(),
         "these are the layer's outputs alone. The mean gradient weighs them.": stage.sum(1),
-        "the maps are scaled to a largest value of 1. Return them as they are.": expected / largest,
     }.items():
         require(close(found, expected) or not close(found, map_), words)
+    require(
+        close(found, expected) or not close(_stretched(found), _stretched(expected)),
+        "the maps are scaled (or shifted): only their size is wrong. Return them as they come out of the ReLU.",
+    )
     require(close(found, expected), "the maps have the right shape, but other values.")
     require(
         _hooks(model) == 0,
@@ -321,7 +360,6 @@ def grad_cam(answer) -> str:
         "gradients are left in the network's parameters: a later `backward` would add to them. Call "
         "`model.zero_grad()` at the end, or use `torch.autograd.grad`.",
     )
-    require(not any(m.training for m in model.modules()), "the network came in eval mode and is left in train mode.")
     require(all(p.requires_grad for p in model.parameters()), "some parameters are left frozen (`requires_grad`).")
     return "the target's mean gradient weighs the channels, a ReLU ends it, and the network is left as it was."
 
@@ -359,6 +397,14 @@ def suspected_labels(answer) -> str:
             (
                 ranked(-confidence, mistakes)[:count],
                 "sorted by the probability of the predicted class. Take the label's.",
+            ),
+            (
+                ranked((probability * logits.log_softmax(1)).sum(1))[:count],
+                "these are the unsure answers: the label that was given plays no part in it.",
+            ),
+            (
+                ranked(given - confidence)[:count],
+                "sorted by how far the label lies behind the answer. Take the label's probability alone.",
             ),
             (ranked(logits[range(80), y])[:count], "sorted by the label's logit. Apply the softmax first."),
             (
@@ -401,6 +447,11 @@ def _positions(answer, logits, y, count) -> list:
     require(
         not result.is_floating_point() or torch.equal(result, result.round()),
         "these are no whole numbers. Return the positions of the images, not their probabilities.",
+    )
+    require(
+        result.ndim != 2 or 1 in result.shape,
+        f"this is a table of shape {tuple(result.shape)}: `probabilities[:, y]` takes all columns `y` for every row. "
+        "One column for each row: `probabilities[torch.arange(len(y)), y]`.",
     )
     require(
         result.ndim == 1,

@@ -397,6 +397,62 @@ def _suspects_over_images(logits, y, count):
     return logits.softmax(0)[torch.arange(len(y)), y].argsort()[:count]
 
 
+def _cam_grad_inputs(model, layer, x, target):
+    store = {}
+    hooks = [
+        layer.register_forward_hook(lambda module, inputs, output: store.update(a=output.detach())),
+        layer.register_full_backward_hook(lambda module, inputs, outputs: store.update(g=inputs[0])),
+    ]
+    model(x).gather(1, target[:, None]).sum().backward()
+    for hook in hooks:
+        hook.remove()
+    model.zero_grad()
+    return _combined(store["a"], store["g"])
+
+
+def _cam_run_in_training(model, layer, x, target):
+    model.train()
+    return _cam()(model, layer, x, target)
+
+
+def _counts_of_unique(true, predicted, classes):
+    numbers, counts = torch.unique(true * classes + predicted, return_counts=True)
+    matrix = torch.zeros(classes * classes, dtype=torch.long)
+    matrix[numbers] = counts
+    return matrix.reshape(classes, classes)
+
+
+def _error_of(bin_of, confidence, correct):
+    groups = [bin_of == b for b in bin_of.unique()]
+    return sum(g.double().mean() * (correct[g].double().mean() - confidence[g].double().mean()).abs() for g in groups)
+
+
+def _one_bin_less(confidence, correct, bins):
+    return _error_of((confidence * (bins - 1)).long().clamp(max=bins - 2), confidence, correct)
+
+
+def _error_index_add(confidence, correct, bins):
+    place = (torch.ceil(confidence * bins) - 1).clamp(min=0).long()
+    gaps = torch.zeros(bins, dtype=torch.double).index_add_(0, place, correct.double() - confidence.double())
+    return gaps.abs().sum() / len(confidence)
+
+
+def _swapped(valid_logits, valid_y, test_logits, test_y):
+    temperature = _fitted(valid_logits, valid_y)
+    return F.cross_entropy(test_logits / temperature, test_y).item(), temperature
+
+
+def _golden_section(valid_logits, valid_y, test_logits, test_y):
+    low, high = 0.01, 20.0
+    for _ in range(80):
+        left, right = low + 0.382 * (high - low), low + 0.618 * (high - low)
+        if F.cross_entropy(valid_logits / left, valid_y) < F.cross_entropy(valid_logits / right, valid_y):
+            high = right
+        else:
+            low = left
+    return [low, F.cross_entropy(test_logits / low, test_y)]
+
+
 WRONG = {
     "confusion_matrix": {
         "transposed": (_transposed, "swapped"),
@@ -422,6 +478,10 @@ WRONG = {
         "not divided by N": (_not_divided, "Divide by N"),
         "gaps summed": (_summed, "weigh the same"),
         "middle of the bin as confidence": (_midpoints, "mean confidence"),
+        "one bin less than asked": (_one_bin_less, "n + 1 edges"),
+        "rounded to a bin": (lambda c, h, bins: _error_of((c * bins).round(), c, h), "Round down"),
+        "gap of each image": (lambda c, h, bins: (c - h.float()).abs().mean(), "image by image"),
+        "all gaps": (lambda c, h, bins: torch.zeros(bins), "of shape"),
     },
     "temperature_scaling": {
         "fitted on the test images": (_with_loss(lambda v, vy, t, ty: _fitted(t, ty)), "fitted on the test images"),
@@ -447,6 +507,12 @@ WRONG = {
             _with_loss(_of_valid, lambda T, v, vy, t, ty: F.cross_entropy(t / T, ty, reduction="sum")),
             "Take the mean",
         ),
+        "the two numbers swapped": (_swapped, "swapped"),
+        "fitted on its own answers": (_with_loss(lambda v, vy, t, ty: _fitted(v, v.argmax(1))), "with `valid_y`"),
+        "loss of probabilities": (
+            _with_loss(_of_valid, lambda T, v, vy, t, ty: F.cross_entropy((t / T).softmax(1), ty)),
+            "applies its own",
+        ),
         "accuracy reported": (
             _with_loss(_of_valid, lambda T, v, vy, t, ty: (t.argmax(1) == ty).float().mean()),
             "expected",
@@ -457,6 +523,15 @@ WRONG = {
         "gradient of all classes": (_cam(lambda z, t: z.sum()), "all logits"),
         "gradient of the loss": (_cam(F.cross_entropy), "gradient of the loss"),
         "gradient of the probability": (_cam(lambda z, t: z.softmax(1).gather(1, t[:, None]).sum()), "probability"),
+        "gradient of the log-probability": (
+            _cam(lambda z, t: z.log_softmax(1).gather(1, t[:, None]).sum()),
+            "log-probability",
+        ),
+        "all targets for each image": (_cam(lambda z, t: z[:, t].sum()), "a whole table"),
+        "gradient with respect to the input": (_cam_grad_inputs, "grad_outputs[0]"),
+        "run in train mode": (_cam_run_in_training, "train mode"),
+        "scaled over the batch": (_cam(after=lambda m, x: m / m.max()), "are scaled"),
+        "scaled, zeros too": (_cam(after=lambda m, x: m / (0 * m)), "nan or infinite"),
         "target of the first image": (_cam(lambda z, t: z[:, t[0]].sum()), "first image"),
         "mean over the images": (_cam(lambda z, t: z.gather(1, t[:, None]).mean()), "mean over the images"),
         "hooks left on the network": (_cam(keep_hook=True), "hook(s) are left"),
@@ -483,7 +558,7 @@ WRONG = {
         "outputs alone": (_cam(combine=lambda a, g: a.sum(1)), "outputs alone"),
         "scaled to 1": (
             _cam(after=lambda m, x: m / m.amax((1, 2), keepdim=True).clamp(min=1e-9)),
-            "largest value of 1",
+            "are scaled",
         ),
         "enlarged": (_cam(after=lambda m, x: F.interpolate(m[:, None], x.shape[2:])[:, 0]), "as large as the images"),
         "channel side kept": (_cam(after=lambda m, x: m[:, None]), "keepdim"),
@@ -503,6 +578,12 @@ WRONG = {
             "order of the positions",
         ),
         "raw logits": (lambda z, y, n: z[torch.arange(len(y)), y].argsort()[:n], "softmax first"),
+        "highest entropy": (
+            lambda z, y, n: (z.softmax(1) * z.log_softmax(1)).sum(1).argsort()[:n],
+            "unsure answers",
+        ),
+        "gap of probabilities": (lambda z, y, n: (_given(z, y) - z.softmax(1).amax(1)).argsort()[:n], "behind"),
+        "a table of probabilities": (lambda z, y, n: z.softmax(1)[:, y].argsort()[:n], "this is a table"),
         "softmax over the images": (_suspects_over_images, "dim=1"),
         "gap of logits": (_margin, "gap between two logits"),
         "classes": (lambda z, y, n: y[_given(z, y).argsort()][:n], "classes, not images"),
@@ -521,17 +602,20 @@ RIGHT = {
         "a product of one-hot rows": _matrix_of_ones,
         "index_put_ that accumulates": _matrix_index_put,
         "every pair compared": _matrix_by_comparison,
+        "counts of unique numbers": _counts_of_unique,
     },
     "calibration_error": {
         "a loop, edges to the bin below": _error_loop,
         "bincount with weights": _error_bincount,
         "bucketize and scatter": _error_bucketize,
         "numpy's histogram": _error_numpy,
+        "gaps added up by bin": _error_index_add,
     },
     "temperature_scaling": {
         "steps on the logarithm": _with_loss(_of_valid),
         "a fine grid": _with_loss(_grid(0.05, 8.0, 4000)),
         "LBFGS, tensors": _temperature_plain,
+        "golden section": _golden_section,
         "Newton's method, numpy's numbers": _temperature_newton,
     },
     "grad_cam": {
@@ -543,6 +627,7 @@ RIGHT = {
     "suspected_labels": {
         "the largest losses": _suspects_by_loss,
         "a list": _suspects_list,
+        "the smallest by topk": lambda z, y, n: _given(z, y).topk(n, largest=False).indices,
         "numpy": _suspects_numpy,
         "the lowest probability": lambda z, y, n: _given(z, y).sort(stable=True).indices[:n],
     },
