@@ -51,10 +51,12 @@ def training_step(answer) -> str:
         model, modes, path = _with_old_gradient(start, *batches[0]), [], []
         model[1].register_forward_hook(lambda layer, *_: modes.append(layer.training))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        losses = []
+        losses, steps = [], []
+        optimizer.register_step_post_hook(lambda *_: steps.append(1))
         for x, y in batches[1:]:
             losses.append(call(answer, model, optimizer, x, y, clip))
             path.append(nn.utils.parameters_to_vector(model.parameters()).detach())
+            require(len(steps) <= len(path), f"step() ran {len(steps)} times in one call. One step is wanted.")
         return losses, path, model, modes
 
     clip = 0.3
@@ -99,8 +101,8 @@ def training_step(answer) -> str:
     require(all(modes), "the network was in eval mode during training: model.eval() has no place in a training step.")
     require(
         same(),
-        "the weights after three steps are not the expected ones. Is there exactly one forward, backward and step(), "
-        "and does the clipping take all parameters?",
+        "the weights after three steps are not the expected ones. Is the loss F.cross_entropy, is there exactly one "
+        "forward, backward and step(), and does the clipping take all parameters?",
     )
     require(
         close(torch.tensor(losses), torch.tensor(_steps(start, batches, clip)[0])),
@@ -147,17 +149,24 @@ def accuracy(answer) -> str:
         hook = model.register_forward_hook(lambda m, _, out: recorded.append((m.drop.training, out.requires_grad)))
         try:
             share = call(answer, model, batches)
+            recording = torch.is_grad_enabled()
         finally:
             hook.remove()
+            torch.set_grad_enabled(True)
+        require(
+            recording and all(p.requires_grad for p in model.parameters()),
+            "after it nothing is recorded for gradients any more, so the network could not be trained further. Use "
+            "`with torch.inference_mode():`, which ends with its block.",
+        )
         return share, before, recorded
 
     share, before, recorded = run(training=True)
     if isinstance(share, torch.Tensor) and share.numel() == 1:
         raise Wrong("return the share as a number, not as a tensor: `.item()` makes one.")
-    require(isinstance(share, float), f"return the share as a float, got {type(share).__name__}.")
+    require(isinstance(share, int | float), f"return the share as a float, got {type(share).__name__}.")
     require(bool(recorded), "the network was never asked: call model(x) for each batch.")
     moved = [name for name, t in model.state_dict().items() if not torch.equal(t, before[name])]
-    (lambda *_: None)(
+    require(
         not any(training for training, _ in recorded),
         "the share is that of train mode: batch norm used, and changed, the statistics of these batches, and dropout "
         "was at work. Call model.eval() first.",
@@ -171,7 +180,13 @@ def accuracy(answer) -> str:
     by_batches = sum((model.eval()(x).argmax(1) == y).float().mean().item() for x, y in batches) / len(batches)
     model.train()
     require(abs(share - 40) > 1e-6, "that is the number of right answers. Divide it by the number of images.")
-    (lambda *_: None)(abs(share - 100 * expected) > 1e-3, "that is in percent. Return the share, from 0 to 1.")
+    require(not isinstance(share, int), f"return the share as a float, got the int {share}. Divide with `/`, not `//`.")
+    require(
+        abs(share - 40 / len(batches)) > 1e-6,
+        "that is the number of right answers divided by the number of batches. Divide it by the number of images.",
+    )
+    require(abs(share - 100 * expected) > 0.5, "that is in percent. Return the share, from 0 to 1.")
+    require(share <= 1, f"a share lies between 0 and 1, got {share:.2f}. Percent and counts are no shares.")
     require(abs(share - 1 + expected) > 1e-6, "that is the share of wrong answers.")
     require(
         abs(share - by_batches) > 1e-6,
@@ -180,7 +195,9 @@ def accuracy(answer) -> str:
     )
     full = sum(len(y) for _, y in batches[:-1])
     require(abs(share - 40 / full) > 1e-6, "the images of the smaller last batch are not counted.")
-    require(abs(share - expected) < 1e-6, f"the share is {share:.4f}, expected {expected:.4f} (40 of 62 images).")
+    good, words = abs(share - expected) < 1e-6, f"the share is {share:.4f}, expected {expected:.4f} (40 of 62 images)."
+    require(good or len(recorded) > 1, f"{words} Only one batch was used: does `return` stand inside the loop?")
+    require(good, f"{words} Are hits and images added up over all batches?")
     for training, name in ((True, "train"), (False, "eval")):
         share, _, _ = run(training)
         words = f"asked again, in {name} mode, the share is {share:.4f}, not {expected:.4f}."
@@ -227,6 +244,7 @@ def label_smoothing_loss(answer) -> str:
         "the right class kept its whole weight. It gives away `smoothing` first: (1 - smoothing) is left.",
     )
     hit_0, uniform_0 = parts(y, dim=0)
+    bare = -logits.double()
     likely = (
         (
             each / 5,
@@ -236,6 +254,18 @@ def label_smoothing_loss(answer) -> str:
         (
             (1 - smoothing) * hit_0 + smoothing * uniform_0,
             "log_softmax ran over the images (dim=0): classes are dim=1.",
+        ),
+        (
+            (1 - smoothing) * hit,
+            "the share that the right class gives away reaches no class: add smoothing / K for each.",
+        ),
+        (
+            smoothing * hit + (1 - smoothing) * uniform,
+            "the two shares are swapped: the right class keeps 1 - smoothing, all classes together get `smoothing`.",
+        ),
+        (
+            (1 - smoothing) * bare[torch.arange(6), y] + smoothing * bare.mean(1),
+            "the target must meet the log-probabilities, not the logits: logits.log_softmax(dim=1).",
         ),
         (0.9 * hit + 0.1 * uniform, "that is the loss with smoothing 0.1. Use the argument `smoothing`."),
     )

@@ -4,6 +4,8 @@ WRONG: name of the check -> what is wrong -> (answer, words that must come).
 RIGHT: name of the check -> how it is written -> answer.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -127,6 +129,21 @@ def step_half_clipped(model, optimizer, x, y, clip):
     return _step(model, optimizer, x, y, lambda: nn.utils.clip_grad_norm_(list(model.parameters())[2:], clip))
 
 
+def step_taken_twice(model, optimizer, x, y, clip):
+    loss = _step(model, optimizer, x, y, lambda: nn.utils.clip_grad_norm_(model.parameters(), clip))
+    optimizer.step()
+    return loss
+
+
+def step_with_another_loss(model, optimizer, x, y, clip):
+    optimizer.zero_grad()
+    loss = F.nll_loss(model(x), y)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return loss.item()
+
+
 def _smoothed(logits, y, smoothing, classes, share, dim=1):
     target = F.one_hot(y, classes) * (1 - smoothing) + share
     return -(target * logits.log_softmax(dim=dim))
@@ -182,6 +199,19 @@ def smoothing_one_each(logits, y, smoothing):
 def smoothing_log_of_softmax(logits, y, smoothing):
     target = F.one_hot(y, logits.shape[1]) * (1 - smoothing) + smoothing / logits.shape[1]
     return -(target * logits.softmax(dim=1).log()).sum(dim=1).mean()
+
+
+def smoothing_given_to_nobody(logits, y, smoothing):
+    return (1 - smoothing) * F.cross_entropy(logits, y)
+
+
+def smoothing_swapped(logits, y, smoothing):
+    return F.cross_entropy(logits, y, label_smoothing=1 - smoothing)
+
+
+def smoothing_of_logits(logits, y, smoothing):
+    target = F.one_hot(y, logits.shape[1]) * (1 - smoothing) + smoothing / logits.shape[1]
+    return -(target * logits).sum(dim=1).mean()
 
 
 def groups_by_the_word_bias(model, weight_decay):
@@ -335,6 +365,47 @@ accuracy_first_batch_only = _as_it_should_be(lambda model, batches: _share(model
 accuracy_as_tensor = _as_it_should_be(lambda model, batches: torch.tensor(_share(model, batches)))
 
 
+accuracy_an_int = _as_it_should_be(
+    lambda model, batches: sum((model(x).argmax(1) == y).sum().item() for x, y in batches)
+)
+accuracy_divided_down = _as_it_should_be(lambda model, batches: accuracy_an_int(model, batches) // 62)
+accuracy_by_count_of_batches = _as_it_should_be(lambda model, batches: accuracy_an_int(model, batches) / len(batches))
+accuracy_percent_of_batches = _as_it_should_be(lambda model, batches: 100 * accuracy_mean_of_batches(model, batches))
+accuracy_percent_rounded = _as_it_should_be(lambda model, batches: round(100 * _share(model, batches), 2))
+
+
+@_as_it_should_be
+def accuracy_return_in_loop(model, batches):
+    hits = seen = 0
+    for x, y in batches:
+        hits += (model(x).argmax(dim=1) == y).sum().item()
+        seen += len(y)
+        return hits / seen
+
+
+@_as_it_should_be
+def accuracy_sums_reset(model, batches):
+    for x, y in batches:
+        hits = (model(x).argmax(dim=1) == y).sum().item()
+        seen = len(y)
+    return hits / seen
+
+
+def accuracy_freezes_weights(model, batches):
+    model.requires_grad_(False)
+    return _as_it_should_be(_share)(model, batches)
+
+
+def accuracy_switches_gradients_off(model, batches):
+    torch.set_grad_enabled(False)
+    return _as_it_should_be(_share)(model, batches)
+
+
+def accuracy_of_a_copy(model, batches):
+    with torch.no_grad():
+        return _share(copy.deepcopy(model).eval(), batches)
+
+
 def accuracy_with_all_images_at_once(model, batches):
     was, x, y = model.training, torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
     with torch.no_grad():
@@ -370,6 +441,15 @@ WRONG = {
         "full batches only": (accuracy_full_batches_only, "smaller last batch are not counted"),
         "first batch only": (accuracy_first_batch_only, "expected"),
         "a tensor": (accuracy_as_tensor, "not as a tensor"),
+        "a count, an int": (accuracy_an_int, "number of right answers"),
+        "integer division": (accuracy_divided_down, "not `//`"),
+        "divided by the number of batches": (accuracy_by_count_of_batches, "divided by the number of batches"),
+        "percent, rounded": (accuracy_percent_rounded, "in percent"),
+        "mean over batches, in percent": (accuracy_percent_of_batches, "between 0 and 1"),
+        "return inside the loop": (accuracy_return_in_loop, "inside the loop"),
+        "sums start anew in each batch": (accuracy_sums_reset, "added up over all batches"),
+        "freezes the weights": (accuracy_freezes_weights, "could not be trained further"),
+        "gradients stay off": (accuracy_switches_gradients_off, "could not be trained further"),
     },
     "training_step": {
         "no zero_grad": (step_without_zero_grad, "zero_grad() is missing"),
@@ -386,6 +466,8 @@ WRONG = {
         "clips to 1": (step_clipped_to_one, "clipping"),
         "clips tensor by tensor": (step_clipped_one_by_one, "together"),
         "clips half the parameters": (step_half_clipped, "all parameters"),
+        "steps twice": (step_taken_twice, "ran 2 times"),
+        "another loss": (step_with_another_loss, "Is the loss F.cross_entropy"),
         "returns a tensor": (step_returns_tensor, "loss.item()"),
     },
     "label_smoothing_loss": {
@@ -400,6 +482,9 @@ WRONG = {
         "smoothing not divided": (smoothing_undivided, "smoothing / K"),
         "softmax over the images": (smoothing_over_images, "dim=1"),
         "always a tenth": (smoothing_a_tenth, "smoothing 0.1"),
+        "only the right class": (smoothing_given_to_nobody, "reaches no class"),
+        "shares swapped": (smoothing_swapped, "swapped"),
+        "logits in place of log-probabilities": (smoothing_of_logits, "not the logits"),
         "log of softmax": (smoothing_log_of_softmax, "log_softmax"),
     },
     "weight_decay_groups": {
@@ -419,6 +504,7 @@ WRONG = {
 RIGHT = {
     "accuracy": {
         "all images at once": accuracy_with_all_images_at_once,
+        "a copy in eval mode": accuracy_of_a_copy,
         "inference_mode as a decorator": accuracy_decorated,
         "loop over no_grad": _as_it_should_be(_share),
     },
