@@ -47,3 +47,29 @@ def test_links_into_the_repository_lead_somewhere(link):
 def test_files_that_the_text_names_exist():
     for name in re.findall(r"(?:helpers|notebooks|tests)/[\w/]+\.(?:py|ipynb)", README):
         assert (ROOT / name).exists(), name
+
+
+def saved_text(stem):
+    """All that the cells of a lesson have printed."""
+    (lesson,) = (lesson for lesson in LESSONS if lesson.path.stem == stem)
+    outputs = [output for cell in lesson.cells for output in cell.raw.get("outputs", [])]
+    return "\n".join("".join(o.get("text", o.get("data", {}).get("text/plain", ""))) for o in outputs)
+
+
+def test_the_results_of_lesson_05_are_those_of_its_page():
+    text = saved_text("05_training")
+    rows = re.findall(r"^\| lesson 05.+$", README, re.MULTILINE)
+    assert len(rows) == 2
+    for row, recipe in zip(rows, ("1 published", "3 ours"), strict=True):
+        (printed,) = re.findall(rf"^here: {recipe} .+$", text, re.MULTILINE)
+        width, parameters, epochs, train, test = (cell.strip() for cell in row.split("|")[2:7])
+        assert printed.split()[3:8] == [width, parameters, epochs, train, test]
+
+
+def test_the_mistakes_of_lesson_06_are_those_of_its_page():
+    text = saved_text("06_misclassification_analysis")
+    pair, number, mistakes = re.search(
+        r"confuses (\w+ and \w+) most often: (\d+) of its ([\d,]+) mistakes", README
+    ).groups()
+    assert f"{mistakes} of them mistakes" in text
+    assert f"{pair} {number}" in text
