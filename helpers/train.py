@@ -11,12 +11,15 @@ import ctypes
 import dataclasses
 import functools
 import glob
+import inspect
 import itertools
 import math
 import os
 import platform
 import random
+import re
 import time
+import traceback
 import zipfile
 from pathlib import Path
 
@@ -166,9 +169,46 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+# ---------------------------------------------------------------- memory
+
+
+def _explain_out_of_memory(function):
+    """Turn running out of memory into advice, for functions of (network, batches, ...).
+
+    Frees what the failed step has allocated: a notebook keeps the last error, and with it the step's feature maps, so
+    that a second try with smaller batches would fail as well.
+    """
+
+    @functools.wraps(function)
+    def explained(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            if not re.search("out of memory|you tried to allocate", str(error)):
+                raise
+            traceback.clear_frames(error.__traceback__)
+            _, batches, *_ = inspect.signature(function).bind(*args, **kwargs).arguments.values()
+            advice = _memory_advice(str(error), getattr(batches, "batch_size", None))
+            raise MemoryError(f"{function.__name__}: {advice}") from None
+
+    return explained
+
+
+def _memory_advice(message: str, batch_size: int | None) -> str:
+    first = message.splitlines()[0].strip().removesuffix(".")
+    smaller = "smaller batches"
+    if batch_size:
+        smaller = f"batches of {max(1, batch_size // 2)} instead of {batch_size} images, and half the learning rate"
+    return (
+        f"the memory is full ({first}). Try {smaller}, or a narrower network. If another notebook holds memory, shut "
+        "its kernel down."
+    )
+
+
 # ---------------------------------------------------------------- the loop
 
 
+@_explain_out_of_memory
 def fit(
     model: nn.Module,
     train,
@@ -229,6 +269,7 @@ def fit(
         ValueError: an unknown option, a network or batches that cannot be trained (frozen, empty, on another device,
             labels without an output, one image for batch norm), or a checkpoint that is not of this run.
         FloatingPointError: the loss is no longer a finite number.
+        MemoryError: a step does not fit into the memory of the device; the message names a batch size to try.
     """
     device = _check_network(model)
     _check_options(train, epochs, lr, momentum, ema, clip, label_smoothing)
@@ -507,10 +548,14 @@ def _check_walk(walked: int, promised: int, epoch: int) -> None:
         )
 
 
+@_explain_out_of_memory
 def evaluate(model: nn.Module, batches, *, dtype: torch.dtype | None = None) -> tuple[float, float]:
     """(mean cross-entropy, accuracy between 0 and 1) of `model` on all `batches`, in eval mode, without gradients.
 
     The network is left in the mode (train or eval) in which it came.
+
+    Raises:
+        MemoryError: a batch does not fit into the memory of the device.
     """
     device = next(model.parameters()).device
     return _measure(model, batches, device, dtype or fast_dtype(device.type))[:2]

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import weakref
 import zipfile
 
 import killed_run
@@ -226,6 +227,42 @@ def test_float16_names_itself_as_a_cause(pictures):
         model.linear.weight.mul_(1e8)
     with pytest.raises(FloatingPointError, match=r"step 1 of epoch 1.*65,504: try dtype=torch.float32"):
         train.fit(model, *batches(pictures), 1, 0.01, dtype=torch.float16)
+
+
+class Greedy(Network):
+    """Asks for more memory than any machine has, once it has seen `patience` batches."""
+
+    def __init__(self, patience):
+        super().__init__()
+        self.patience, self.maps = patience, None
+
+    def forward(self, x):
+        maps = self.conv(x)
+        self.maps = weakref.ref(maps)
+        self.patience -= 1
+        if self.patience < 0:
+            torch.empty(2**60)
+        return super().forward(x)
+
+
+def test_a_full_memory_is_told_with_a_batch_size_to_try(pictures):
+    model = Greedy(patience=2)
+    before = weights(model)
+    with pytest.raises(MemoryError, match="fit: the memory is full .+ batches of 16 instead of 32 images") as caught:
+        train.fit(model, *batches(pictures), epochs=1, lr=0.1)
+    assert same(weights(model), before)
+    assert caught.value.__traceback__ is not None
+    assert model.maps() is None, "the error keeps the memory that the next try needs"
+    with pytest.raises(MemoryError, match="evaluate: the memory is full"):
+        train.evaluate(model, batches(pictures)[1])
+
+
+def test_other_errors_of_a_network_go_on_as_they_are(pictures):
+    model = network()
+    model.forward = lambda x: model.linear(x)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as caught:
+        train.fit(model, *batches(pictures), epochs=1, lr=0.1)
+    assert not isinstance(caught.value, MemoryError)
 
 
 @pytest.mark.parametrize(("gain", "dtype"), [(0.4, F32), (1.1, F32), (1.9, torch.bfloat16)])
