@@ -18,6 +18,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("gpu", "cpu", "ci")
+DRIVE = Path("/content/drive/MyDrive")  # the reader's Google Drive, once it is mounted in Colab
 
 
 # ---------------------------------------------------------------- the machine
@@ -76,9 +77,11 @@ def about(*names: str) -> None:
 def checkpoint_path(lesson: str, data: str) -> Path:
     """Where a lesson keeps its trained network: one file for each lesson, data set and profile.
 
-    The folder is `checkpoints/` in the repository, or the environment variable CHECKPOINT_DIR.
+    The folder is what the environment variable CHECKPOINT_DIR names. Without it, `checkpoints/` in the repository; but
+    Colab's disk is lost when it disconnects, so there it is `cifar10-resnet/checkpoints` in a mounted Google Drive.
     """
-    folder = Path(os.environ.get("CHECKPOINT_DIR") or ROOT / "checkpoints")
+    home = DRIVE / "cifar10-resnet" if DRIVE.is_dir() else ROOT
+    folder = Path(os.environ.get("CHECKPOINT_DIR") or home / "checkpoints")
     slug = re.sub(r"[^a-z0-9]+", "_", data.lower()).strip("_")
     return folder / f"{lesson}_{slug}_{profile()}.pt"
 

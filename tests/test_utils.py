@@ -46,6 +46,17 @@ def test_checkpoints_of_different_data_and_profiles_do_not_meet(monkeypatch, tmp
     assert utils.checkpoint_path("05_training", "x").parent == utils.ROOT / "checkpoints"
 
 
+def test_checkpoints_outlive_colab_in_a_mounted_drive(monkeypatch, tmp_path):
+    assert utils.DRIVE.as_posix() == "/content/drive/MyDrive"
+    monkeypatch.setattr(utils, "DRIVE", tmp_path / "MyDrive")
+    monkeypatch.delenv("CHECKPOINT_DIR")
+    assert utils.checkpoint_path("05_training", "x").parent == utils.ROOT / "checkpoints"  # not mounted
+    (tmp_path / "MyDrive").mkdir()
+    assert utils.checkpoint_path("05_training", "x").parent == tmp_path / "MyDrive" / "cifar10-resnet" / "checkpoints"
+    monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path / "elsewhere"))
+    assert utils.checkpoint_path("05_training", "x").parent == tmp_path / "elsewhere"
+
+
 def test_compare_shows_guess_measured_and_published(capsys):
     utils.compare("Parameters", guess=None, measured=6_573_130, published=0.9056, source="a report")
     shown = capsys.readouterr().out
