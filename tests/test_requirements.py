@@ -1,6 +1,7 @@
 """requirements.txt lists what is used, and what is listed is used."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ TOOLS = {  # used without an import, or by tests only: where, and by which words
 }
 TOP_LEVEL = {
     "README.md", "requirements.txt", "environment.yml", "pyproject.toml", "notebooks", "helpers", "tests", "LICENSE",
-    "CITATION.cff", "conftest.py", ".gitignore", ".ci", ".github",
+    "CITATION.cff", "conftest.py", ".gitignore", ".ci", ".github", ".devcontainer",
 }  # fmt: skip
 
 
@@ -65,6 +66,12 @@ def test_conda_environment_installs_the_same_list():
     text = (ROOT / "environment.yml").read_text(encoding="utf-8")
     items = re.findall(r"^ *- (?!conda-forge)(.+)$", text, flags=re.MULTILINE)
     assert items == ["python>=3.11", "pip", "pip:", "-r requirements.txt"]
+
+
+def test_codespaces_installs_the_same_list():
+    settings = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
+    assert settings["image"] == "mcr.microsoft.com/devcontainers/python:3.12"
+    assert settings["postCreateCommand"] == "python -m pip install -r requirements.txt"
 
 
 def test_no_other_top_level_entries():
