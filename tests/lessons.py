@@ -1,11 +1,14 @@
 """The lessons as data, for the tests that read them."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+CITATION = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+REPOSITORY = re.search(r'^repository-code: "https://github\.com/(.+)"$', CITATION, re.MULTILINE)[1]  # owner/name
 
 
 @dataclass

@@ -4,9 +4,8 @@ import ast
 import re
 
 import pytest
-from lessons import LESSONS
+from lessons import LESSONS, REPOSITORY
 
-REPOSITORY = "image-classification-course/cifar10-resnet"
 BADGE = (
     "[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{}/blob/main/notebooks/{})"
@@ -97,7 +96,7 @@ def test_setup_cell_is_the_same_everywhere(lesson):
     (setup,) = lesson.tagged("setup")
     assert setup is lesson.cells[2]
     assert setup.source == LESSONS[0].cells[2].source
-    assert f"https://github.com/{REPOSITORY}" in setup.source
+    assert f'REPOSITORY = "https://github.com/{REPOSITORY}"' in setup.lines
 
 
 @each_lesson
