@@ -9,7 +9,12 @@ import sys
 import pytest
 from lessons import LESSONS, ROOT
 
-MODULE_OF = {"pillow": "PIL", "ipython": "IPython", "torch-lr-finder": "torch_lr_finder"}  # others: the same name
+MODULE_OF = {  # others: the same name
+    "pillow": "PIL",
+    "ipython": "IPython",
+    "jupyter-client": "jupyter_client",
+    "torch-lr-finder": "torch_lr_finder",
+}
 TOOLS = {  # used without an import, or by tests only: where, and by which words
     "captum": ("tests/test_analysis.py", "from captum.attr import LayerGradCam"),
     "jupyterlab": ("README.md", "jupyter lab"),
