@@ -88,6 +88,7 @@ def hand_in(path, *cells):
 def test_each_answer_is_judged_whatever_the_others_do(tmp_path):
     file = hand_in(
         tmp_path / "anna" / "my homework.ipynb",
+        ("markdown", "Anna, second group"),
         HEADING,
         "unknown_name",
         IMPORTS,
@@ -143,7 +144,8 @@ def test_nothing_but_an_answer_makes_a_verdict(tmp_path):
 
 
 def test_only_what_the_answers_build_on_is_run():
-    sources = ["import a", "b = 1", "c = a.long()", "def half(): return b / 2", "while True: pass", "%%time\nf = half()"]
+    heavy = "while True: pass"
+    sources = ["import a", "b = 1", "c = a.long()", "def half(): return b / 2", heavy, "%%time\nf = half()"]
     assert submission._plan(sources, {"f"}) == ([1, 3, 5], {"f": 5})
     assert submission._plan(["def f(): return sin(b)", "b = 2", "from math import *"], {"f"}) == ([0, 2], {"f": 0})
     assert submission._plan(["def f(): return 1", "print f(2)"], {"f"}) == ([0, 1], {"f": 1})
@@ -165,6 +167,7 @@ def test_the_exercises_are_those_of_the_lessons():
         ("[1, 2]", "no notebook of format 4"),
         ('{"nbformat": 3, "worksheets": []}', "no notebook of format 4"),
         ('{"nbformat": 4, "cells": [{}]}', "no notebook of format 4"),
+        ('{"nbformat": 4, "cells": [{"cell_type": "", "source": "", "metadata": {"tags": 3}}]}', "no notebook of"),
         ('{"nbformat": 4, "cells": []}', "is of no lesson"),
     ],
 )

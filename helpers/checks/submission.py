@@ -91,7 +91,7 @@ def read(path: Path) -> list[Cell]:
     with contextlib.suppress(KeyError, TypeError, AttributeError):
         if notebook["nbformat"] == 4:
             fields = ((cell["cell_type"], cell["source"], cell["metadata"]) for cell in notebook["cells"])
-            return [Cell(kind, "".join(source), metadata.get("tags", [])) for kind, source, metadata in fields]
+            return [Cell(kind, "".join(source), set(metadata.get("tags", ()))) for kind, source, metadata in fields]
     raise ValueError("is no notebook of format 4: open it in JupyterLab, save it there, and take that file.")
 
 
@@ -102,11 +102,11 @@ def exercises(lesson: Path) -> dict[str, str]:
 
 
 def _lesson(path: Path, cells: list[Cell]) -> Path:
-    heading = next((cell.source for cell in cells if cell.kind == "markdown"), "")
-    number = re.match(r"# (\d\d) ·", heading) or re.match(r"(\d\d)_", path.name)
+    text = "\n".join(cell.source for cell in cells if cell.kind == "markdown")
+    number = re.search(r"^# (\d\d) ·", text, re.MULTILINE) or re.match(r"(\d\d)_", path.name)
     lessons = sorted((ROOT / "notebooks").glob(f"{number[1]}_*.ipynb")) if number else []
     if not lessons:
-        raise ValueError("is of no lesson: neither its first heading nor its name begins with the number of one.")
+        raise ValueError("is of no lesson: neither a heading nor its name begins with the number of one.")
     return lessons[0]
 
 
@@ -177,7 +177,7 @@ def _fresh_kernel(limit: float):
             return None, f"{reply.get('ename')}: {reply.get('evalue')}"
 
         try:
-            run("", "bool(__import__('torch'))", limit=None)  # loading PyTorch is not the student's time
+            run("", "bool(__import__('torch'))", limit=300)  # loading PyTorch is not the student's time
             yield run
         finally:
             client.stop_channels()
