@@ -152,9 +152,14 @@ def test_only_what_the_answers_build_on_is_run():
     assert submission._plan(["def f(x): return [y for y in x]", "g = 3"], {"g", "f"}) == ([0, 1], {"f": 0, "g": 1})
 
 
-def test_the_exercises_are_those_of_the_lessons():
-    for lesson in LESSONS:
-        assert list(submission.exercises(lesson.path)) == [name for name, _, _ in lesson.exercises()]
+@each_lesson
+def test_of_a_lesson_the_exercises_and_the_imports_are_run(lesson):
+    asked = submission.exercises(lesson.path)
+    assert list(asked) == [name for name, _, _ in lesson.exercises()]
+    cells = [cell for cell in staying(lesson) if cell.kind == "code"]
+    needed, last = submission._plan([cell.source for cell in cells], set(asked.values()))
+    assert [cells[last[answer]] for answer in asked.values()] == [stub for _, stub, _ in lesson.exercises()]
+    assert len(needed) <= len(asked) + 2
 
 
 @pytest.mark.parametrize(
