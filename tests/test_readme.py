@@ -3,10 +3,9 @@
 import re
 
 import pytest
-from lessons import LESSONS, ROOT
+from lessons import LESSONS, REPOSITORY, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-REPOSITORY = "image-classification-course/cifar10-resnet"
 
 
 def block(heading, language):
@@ -32,11 +31,17 @@ def test_the_workflow_runs_the_test_command():
     assert block("Test", "bat").replace("py -m", "python -m") in workflow
 
 
-def test_every_lesson_is_in_the_table_with_its_badge():
-    for lesson in LESSONS:
-        title = lesson.cells[0].lines[0].removeprefix("# ")
-        (row,) = re.findall(rf"^\| \[{re.escape(title)}\]\(notebooks/{lesson.path.name}\) .+$", README, re.MULTILINE)
-        assert f"github/{REPOSITORY}/blob/main/notebooks/{lesson.path.name}" in row
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.path.stem)
+def test_every_lesson_is_in_the_table_with_what_it_says_of_itself(lesson):
+    title = lesson.cells[0].lines[0].removeprefix("# ")
+    (row,) = re.findall(rf"^\| \[{re.escape(title)}\]\(notebooks/{lesson.path.name}\) .+$", README, re.MULTILINE)
+    _, exercises, minutes, accuracy, badge = (cell.strip() for cell in row.split("|")[2:7])
+    assert int(exercises) == len(lesson.tagged("exercise"))
+    number, unit = re.search(r"run in about (\S+) (minutes?|seconds)", lesson.cells[1].source).groups()
+    assert float(minutes) == float(number) / (60 if unit == "seconds" else 1)
+    assert f"github/{REPOSITORY}/blob/main/notebooks/{lesson.path.name}" in badge
+    if accuracy.endswith("%"):
+        assert accuracy in saved_text(lesson.path.stem)
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^):#]+)\)", README))))

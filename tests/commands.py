@@ -1,0 +1,20 @@
+"""The commands that README.md and CONTRIBUTING.md print, for the tests that run them."""
+
+import re
+import sys
+from pathlib import Path
+
+from lessons import ROOT
+
+
+def printed() -> list[str]:
+    """Every line of every `sh` block."""
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")]
+    blocks = [block for text in texts for block in re.findall(r"```sh\n(.+?)\n```", text, re.DOTALL)]
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def command(part: str) -> str:
+    """The one printed line that contains `part`, as a shell understands it here: with the programs of this Python."""
+    (line,) = {line for line in printed() if part in line}
+    return line.replace(".venv/bin/", f"{Path(sys.executable).parent.as_posix()}/")

@@ -1,0 +1,123 @@
+"""Every command that README.md and CONTRIBUTING.md print is run by a test."""
+
+import json
+import re
+import runpy
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import pytest
+from commands import command, printed
+from lessons import ROOT
+
+RUN_BY = {  # part of a command -> the test that runs it
+    "jupyter lab": "test_commands.py::test_the_start_command_opens_the_first_lesson",
+    "-m pytest": "../.ci/run",  # this run itself
+    "--to html": "test_paper.py",
+    "--execute --inplace": "test_commands.py::test_the_command_that_saves_a_lesson_runs_and_saves_it",
+    "pictures.py": "test_commands.py::test_the_pictures_of_the_readme_are_those_of_the_lessons",
+    "repository.py": "test_repository.py",
+    "remove_cell_tags=solution": "test_class.py",
+    "-m helpers.checks": "test_class.py",
+    "--no-index": "test_commands.py::test_without_a_network_pip_takes_what_it_has",
+    "-m browser": "../.github/workflows/tests.yml",  # wants a browser
+    "pip install playwright": "../.github/workflows/tests.yml",  # wants the internet
+    "pip download": "",  # wants the internet, too
+    "benchmarks/batches.py": "test_commands.py::test_the_benchmarks_are_where_the_command_says",
+    "benchmarks/training.py": "test_commands.py::test_the_benchmarks_are_where_the_command_says",
+}
+
+
+def run(line, **options):
+    return subprocess.run(line, shell=True, check=True, capture_output=True, text=True, encoding="utf-8", **options)
+
+
+@pytest.mark.parametrize("line", printed())
+def test_each_command_has_its_test(line):
+    last = line.split(" && ")[-1]
+    places = [place for part, place in RUN_BY.items() if part in (line if "playwright" in line else last)]
+    assert len(places) == 1, f"no test, or several, in RUN_BY for: {last}"
+    file, _, name = places[0].partition("::")
+    if file:
+        text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert f"def {name}(" in text if name else text
+
+
+def page_at(address, server):
+    """The page, once the server listens: it names its address a moment before."""
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                return answer.read()
+        except urllib.error.URLError:
+            assert server.poll() is None, "the server ended"
+
+
+def test_the_start_command_opens_the_first_lesson():
+    last = command("jupyter lab").split(" && ")[-1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = f"--no-browser --ip=127.0.0.1 --port={port} --allow-root"
+    server = subprocess.Popen(
+        f"exec {last} {options}", shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+    try:
+        opened = next((line.strip() for line in server.stderr if line.strip().startswith("file://")), None)
+        assert opened, "the server ended before it was ready"
+        # The page that it hands to the browser, here for a person to open, forwards to the lesson.
+        page = Path(url2pathname(urlsplit(opened).path))
+        forward = page.with_name(page.name.replace("jpserver-", "jpserver-file-to-run-")).read_text(encoding="utf-8")
+        (address,) = set(re.findall(r"http://[^\"' ]+/01_dataset_exploration\.ipynb[^\"' ]*", forward))
+        assert b"JupyterLab" in page_at(address, server)
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+def test_the_command_that_saves_a_lesson_runs_and_saves_it(tmp_path):
+    line = command("--execute --inplace")
+    page = tmp_path / line.split()[-1]
+    page.parent.mkdir()
+    cell = {
+        "cell_type": "code",
+        "id": "a",
+        "metadata": {},
+        "source": "print(6 * 7)",
+        "outputs": [],
+        "execution_count": None,
+    }
+    page.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}), encoding="utf-8")
+    run(line, cwd=tmp_path)
+    (cell,) = json.loads(page.read_text(encoding="utf-8"))["cells"]
+    assert cell["execution_count"] == 1
+    assert cell["metadata"] == {}, "times of the run would make every saved page differ"
+    assert "".join(cell["outputs"][0]["text"]).strip() == "42"
+
+
+def test_the_pictures_of_the_readme_are_those_of_the_lessons():
+    script = runpy.run_path(str(ROOT / ".github" / "pictures.py"))
+    shown = set(re.findall(r"!\[.+?\]\(\.github/pictures/([\w.]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert shown == set(script["PICTURES"])
+    for name, place in script["PICTURES"].items():
+        saved = script["FOLDER"] / name
+        assert saved.read_bytes() == script["drawn"](*place), f"run .github/pictures.py: {name} is of an older run"
+        assert saved.stat().st_size < 100_000
+
+
+def test_without_a_network_pip_takes_what_it_has(tmp_path):
+    (tmp_path / "wheels").mkdir()
+    line = command("--no-index").split(" && ")[-1].replace("requirements.txt", f'"{ROOT / "requirements.txt"}"')
+    assert "already satisfied" in run(line, cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("name", ["batches", "training"])
+def test_the_benchmarks_are_where_the_command_says(name):
+    """Not run to the end: they measure for minutes, and want a machine of their own."""
+    script = ROOT / command(f"benchmarks/{name}.py").split()[-1]
+    assert callable(runpy.run_path(str(script))["main"])
