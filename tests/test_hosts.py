@@ -4,6 +4,8 @@ Colab and Kaggle are staged. The disk is an empty folder. Git finds this working
 everything that this one has but torchsummary, which pip finds as a wheel in a folder instead of the internet.
 """
 
+import copy
+import itertools
 import json
 import os
 import shutil
@@ -47,32 +49,33 @@ def origin(tmp_path_factory):
     return folder
 
 
+def pack(folder, name, version, files):
+    """A wheel of `files` (name in the wheel -> content)."""
+    files[f"{name}-{version}.dist-info/RECORD"] = "".join(f"{file},,\n" for file in files)
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for file, content in files.items():
+            wheel.writestr(file, content)
+
+
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory):
-    """A folder with the missing package as a wheel, packed from the files that are installed here."""
+    """A folder with a wheel of the missing package, and of newer versions of packages that must stay as they are."""
     folder, package = tmp_path_factory.mktemp("wheels"), metadata.distribution(MISSING)
-    name = f"{MISSING}-{package.version}"
-    with zipfile.ZipFile(folder / f"{name}-py3-none-any.whl", "w") as wheel:
-        for file in package.files:
-            if file.suffix == ".py" or file.name in ("METADATA", "WHEEL"):
-                wheel.write(file.locate(), file.as_posix())
-        wheel.writestr(f"{name}.dist-info/RECORD", "".join(f"{entry},,\n" for entry in wheel.namelist()))
+    wanted = [file for file in package.files if file.suffix == ".py" or file.name in ("METADATA", "WHEEL")]
+    pack(folder, MISSING, package.version, {file.as_posix(): file.read_binary() for file in wanted})
+    kind = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    for name in ("torch", "ipykernel"):
+        facts = f"Metadata-Version: 2.1\nName: {name}\nVersion: 999\n"
+        pack(folder, name, 999, {f"{name}-999.dist-info/METADATA": facts, f"{name}-999.dist-info/WHEEL": kind})
     return folder
 
 
-@pytest.fixture(scope="session")
-def other_python(tmp_path_factory):
-    """The folder of a Python that has all packages of this one, as links, but not the missing one."""
-    if os.name == "nt":
-        pytest.skip("Colab and Kaggle are Linux machines")
-    if find_spec("pip") is None:
-        pytest.skip("there is no pip here")
-    home = tmp_path_factory.mktemp("python")
+def bare_python(home):
+    """Make a Python in the folder `home` that has all packages of this one, as links, but not the missing one."""
     venv.create(home, symlinks=True, with_pip=False)
-    packages = packages_of(home)
     for folder in (Path(folder) for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")):
         for entry in folder.iterdir():
-            link = packages / entry.name
+            link = packages_of(home) / entry.name
             if not entry.name.startswith((MISSING, "__pycache__")) and not os.path.lexists(link):
                 try:
                     link.symlink_to(entry)
@@ -82,7 +85,6 @@ def other_python(tmp_path_factory):
     kernel.parent.mkdir(parents=True)
     command = [str(home / "bin" / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     kernel.write_text(json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}))
-    return home
 
 
 def packages_of(home):
@@ -92,14 +94,14 @@ def packages_of(home):
 class Machine:
     """A machine of Colab ("/content") or Kaggle ("/kaggle/working") as a reader gets it: that folder is empty."""
 
-    def __init__(self, folder, python, origin, wheels, disk="/content"):
-        self.python, self.packages, self.disk = python / "bin" / "python", packages_of(python), disk
-        self.here = folder / "disk"
-        self.course = self.here / "cifar10-resnet"
+    def __init__(self, folder, origin, wheels, disk):
+        self.home, self.here, self.disk = folder / "python", folder / "disk", disk
+        self.python, self.course = self.home / "bin" / "python", self.here / "cifar10-resnet"
+        bare_python(self.home)
         self.here.mkdir()
         ours = ("GIT_", "JUPYTER", "KAGGLE_", "PIP_", "PYTHON")
         self.variables = {key: value for key, value in os.environ.items() if not key.startswith(ours)} | {
-            "LC_ALL": "C",
+            "LC_ALL": "C.UTF-8",
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_NO_INDEX": "1",
             "PIP_FIND_LINKS": str(wheels),
@@ -122,135 +124,119 @@ class Machine:
         """A cell's text with the folder of this machine in the place of the real one."""
         return cell.replace(f'"{self.disk}"', f'"{self.here}"')
 
-    def run(self, *cells):
+    def run(self, *cells, **variables):
         """Run cells one after another in one new Python."""
         command = [self.python, "-c", "\n".join(self.staged(cell) for cell in cells)]
-        return subprocess.run(command, cwd=self.here, env=self.variables, capture_output=True, text=True)
+        variables = self.variables | variables
+        return subprocess.run(command, cwd=self.here, env=variables, capture_output=True, text=True)
 
-    def passes(self, *cells):
-        """What cells print that end well."""
-        result = self.run(*cells)
-        assert result.returncode == 0, result.stderr
-        return result.stdout
-
-    def message(self, *cells):
+    def message(self, *cells, **variables):
         """What the error says with which cells must end. There is no other error behind it."""
-        result = self.run(*cells)
+        result = self.run(*cells, **variables)
         assert result.returncode == 1
         assert result.stderr.count("Traceback") == 1
         return result.stderr.partition("Error: ")[2]
 
     def installed(self):
         """Name and version of every package."""
-        packages = metadata.distributions(path=[str(self.packages)])
+        packages = metadata.distributions(path=[str(packages_of(self.home))])
         return {(package.metadata["Name"], package.version) for package in packages}
 
 
-@pytest.fixture
-def machine(other_python, origin, wheels, tmp_path):
-    """Starts a machine. One at a time: they share the Python, from which everything new is removed afterwards."""
-    packages = packages_of(other_python)
-    before = set(packages.iterdir())
-    yield lambda disk="/content": Machine(tmp_path, other_python, origin, wheels, disk)
-    for added in set(packages.iterdir()) - before:
-        shutil.rmtree(added)
+@pytest.fixture(scope="session")
+def start(origin, wheels, tmp_path_factory):
+    """Starts a machine; "/content" or "/kaggle/working" says whose."""
+    if os.name == "nt":
+        pytest.skip("Colab and Kaggle are Linux machines")
+    if find_spec("pip") is None:
+        pytest.skip("there is no pip here")
+    return lambda disk: Machine(tmp_path_factory.mktemp("machine"), origin, wheels, disk)
+
+
+@pytest.fixture(scope="module")
+def colab(start):
+    """A machine of Colab on which one lesson's setup cell has run, and what that did."""
+    machine = start("/content")
+    machine.before = machine.installed()
+    machine.first = machine.run(SETUP, WHERE)
+    return machine
 
 
 # ---------------------------------------------------------------- Colab and Kaggle
 
 
-@pytest.mark.parametrize("disk", ["/content", "/kaggle/working"])
-def test_an_empty_machine_gets_the_course_and_the_one_missing_package(machine, disk):
-    assert SETUP.count(f'"{disk}"') == 1
-    empty = machine(disk)
-    before = empty.installed()
-    result = empty.run(SETUP, WHERE)
-    assert (result.stdout, result.stderr) == (f"{empty.course / 'helpers' / 'model.py'}\n", "")
-    assert empty.installed() == before | {(MISSING, metadata.version(MISSING))}
-    assert os.listdir(empty.here) == ["cifar10-resnet"]
+def test_colab_gets_the_course_and_the_one_missing_package(colab):
+    assert (colab.first.stdout, colab.first.stderr) == (f"{colab.course / 'helpers' / 'model.py'}\n", "")
+    assert colab.installed() == colab.before | {(MISSING, metadata.version(MISSING))}
+    assert os.listdir(colab.here) == ["cifar10-resnet"]
 
 
-def test_setup_may_run_again_and_needs_no_network_then(machine):
-    colab = machine()
-    colab.passes(SETUP)
+def test_setup_may_run_again_and_needs_no_network_then(colab):
     (colab.course / "mine.txt").write_text("the reader's")
     before = colab.installed()
-    colab.variables |= {"GIT_CONFIG_KEY_0": NOWHERE, "PIP_FIND_LINKS": str(colab.here / "nothing")}
-    again = "import helpers; first, path = helpers, list(sys.path)", SETUP, "import helpers", "print(path == sys.path)"
-    assert colab.passes(SETUP, *again, "print(first is helpers)") == "True\nTrue\n"
+    first = "import helpers; first, path = helpers, list(sys.path)"
+    again = "import helpers; print(first is helpers, path == sys.path, sys.path.count(str(root)))"
+    result = colab.run(SETUP, first, SETUP, again, GIT_CONFIG_KEY_0=NOWHERE, PIP_FIND_LINKS=str(colab.here))
+    assert (result.stdout, result.stderr) == ("True True 1\n", "")
     assert (colab.course / "mine.txt").read_text() == "the reader's"
     assert colab.installed() == before
     assert os.listdir(colab.here) == ["cifar10-resnet"]
 
 
-def test_without_network_one_message_tells_it_and_nothing_is_left(machine):
-    colab = machine()
-    before, reachable = colab.installed(), colab.variables["GIT_CONFIG_KEY_0"]
-    colab.variables["GIT_CONFIG_KEY_0"] = NOWHERE
-    said = colab.message(SETUP)
+def test_on_kaggle_failures_are_told_in_one_message_and_leave_nothing(start, tmp_path):
+    kaggle = start("/kaggle/working")
+    before = kaggle.installed()
+
+    said = kaggle.message(SETUP, GIT_CONFIG_KEY_0=NOWHERE)  # no network
     assert said.startswith(f"Could not fetch {URL}:\nfatal: ")
     assert said.endswith("Then run this cell again.\n")
-    assert os.listdir(colab.here) == []
-    assert colab.installed() == before
-    colab.variables["GIT_CONFIG_KEY_0"] = reachable
-    assert str(colab.course) in colab.passes(SETUP, WHERE)
+    assert os.listdir(kaggle.here) == []
 
-
-def test_a_clone_that_is_killed_leaves_no_half_course(machine):
-    colab = machine()
-    program = colab.here.parent / "git"
-    program.write_text(
-        "#!/bin/sh\nfor target; do :; done\n"  # the last argument
-        'mkdir -p "$target/helpers" && touch "$target/helpers/model.py"\nkill -9 $$\n'
-    )
+    program = tmp_path / "git"  # git is killed in the middle: it can't clean up, as it does else
+    half = 'mkdir -p "$target/helpers" && touch "$target/helpers/model.py"'
+    program.write_text(f"#!/bin/sh\nfor target; do :; done\n{half}\nkill -9 $$\n")  # the target is the last argument
     program.chmod(0o755)
-    path = colab.variables["PATH"]
-    colab.variables["PATH"] = f"{program.parent}{os.pathsep}{path}"
-    assert f"Could not fetch {URL}" in colab.message(SETUP)
-    assert os.listdir(colab.here) == []
-    colab.variables["PATH"] = path
-    assert str(colab.course) in colab.passes(SETUP, WHERE)
+    said = kaggle.message(SETUP, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert said.startswith(f"Could not fetch {URL}:\n")
+    assert os.listdir(kaggle.here) == []
 
-
-def test_a_package_that_cannot_be_fetched_is_named(machine):
-    colab = machine()
-    before = colab.installed()
-    colab.variables["PIP_FIND_LINKS"] = str(colab.here)
-    said = colab.message(SETUP)
-    assert said.startswith("Could not fetch packages from PyPI:\nERROR: ")
-    assert MISSING in said
+    said = kaggle.message(SETUP, PIP_FIND_LINKS=str(tmp_path))  # the package index has not what is asked for
+    assert said.startswith(f"Could not fetch the package {MISSING} from PyPI:\nERROR: ")
     assert said.endswith("Then run this cell again.\n")
-    assert colab.installed() == before
+    assert kaggle.installed() == before
+
+    result = kaggle.run(SETUP, WHERE)
+    assert (result.stdout, result.stderr) == (f"{kaggle.course / 'helpers' / 'model.py'}\n", "")
+    assert kaggle.installed() == before | {(MISSING, metadata.version(MISSING))}
+    assert os.listdir(kaggle.here) == ["cifar10-resnet"]
 
 
 def opening(lesson):
     """The setup cell and the cells after it, up to the one that says which machine it runs on."""
-    sources = [cell.source for cell in lesson.cells[2:] if cell.kind == "code"]
-    start = next(place for place, source in enumerate(sources) if "utils.start()" in source)
-    return sources[: start + 1]
+    cells = [cell for cell in lesson.raw["cells"][2:] if cell["cell_type"] == "code"]
+    start = next(place for place, cell in enumerate(cells) if "utils.start()" in "".join(cell["source"]))
+    return cells[: start + 1]
 
 
-def test_every_lesson_starts_on_an_empty_machine(machine):
-    colab = machine()
-    cells = []
-    for lesson in LESSONS:  # each with names of its own, as in a notebook of its own
-        cells.append("names = {'__name__': '__main__'}")
-        cells.extend(f"exec({colab.staged(source)!r}, names)" for source in opening(lesson))
-    printed = colab.passes(*cells, WHERE)
-    assert printed.count("Device: ") == len(LESSONS)
-    assert printed.endswith(f"{colab.course / 'helpers' / 'model.py'}\n")
-
-
-def test_a_whole_lesson_runs_on_an_empty_machine(machine):
-    colab = machine()
-    (lesson,) = (lesson for lesson in LESSONS if lesson.path.stem == "03_resnet_from_scratch")
-    page = json.loads(lesson.path.read_text(encoding="utf-8"))
-    page["cells"][2]["source"] = colab.staged(SETUP)
-    (colab.here / lesson.path.name).write_text(json.dumps(page), encoding="utf-8")
-    execute = f"page = nbformat.read({lesson.path.name!r}, 4); nbclient.execute(page)"
-    printed = colab.passes("import nbclient, nbformat", execute, "print(page.cells[-1].outputs[0].text)")
-    assert "Data: sample shapes." in printed
-    assert sorted(os.listdir(colab.here)) == [lesson.path.name, "cifar10-resnet"]
+def test_every_lesson_starts_in_colab_and_one_runs_whole(colab):
+    """In one kernel, to save time: the lessons' first cells, each with no names of the one before; then lesson 03."""
+    short = next(lesson for lesson in LESSONS if lesson.path.stem.startswith("03"))
+    page = copy.deepcopy(short.raw)
+    forget = {"cell_type": "code", "source": "%reset -f", "metadata": {}, "outputs": [], "execution_count": None}
+    openings = [[*opening(lesson), forget] for lesson in LESSONS if lesson is not short]
+    page["cells"] = [*itertools.chain.from_iterable(openings), *page["cells"]]
+    for number, cell in enumerate(page["cells"]):
+        cell |= {"id": f"cell-{number}", "source": colab.staged("".join(cell["source"]))}
+        if cell["cell_type"] == "code":
+            cell["outputs"] = []
+    (colab.here / "page.ipynb").write_text(json.dumps(page), encoding="utf-8")
+    execute = "page = nbclient.execute(nbformat.read('page.ipynb', 4)); nbformat.write(page, 'page.ipynb')"
+    result = colab.run("import nbclient, nbformat", execute)
+    assert result.returncode == 0, result.stderr
+    page = json.loads((colab.here / "page.ipynb").read_text(encoding="utf-8"))
+    printed = "".join("".join(output.get("text", "")) for cell in page["cells"] for output in cell.get("outputs", []))
+    assert printed.count("Device: ") == len(LESSONS) + 1
+    assert "Data: sample shapes." in printed.splitlines()[-2]
 
 
 # ---------------------------------------------------------------- JupyterLab
@@ -278,13 +264,15 @@ def test_elsewhere_a_message_says_where_to_open_the_lesson(tmp_path):
 
 @pytest.mark.parametrize("before", ["", "import helpers.model; assert helpers.model.FOREIGN"])
 @pytest.mark.parametrize("files", [["__init__.py", "model.py"], ["model.py"]])
-def test_another_package_of_the_name_helpers_does_not_win(other_python, files, before):
-    foreign = packages_of(other_python) / "helpers"
+def test_another_package_of_the_name_helpers_does_not_win(colab, files, before):
+    foreign = packages_of(colab.home) / "helpers"
     foreign.mkdir()
     try:
         for name in files:
             (foreign / name).write_text("FOREIGN = True\n")
-        result = at_home(ROOT / "notebooks", before, SETUP, WHERE, python=other_python / "bin" / "python")
+        in_colab = colab.run(before, SETUP, WHERE)
+        here = at_home(ROOT / "notebooks", before, SETUP, WHERE, python=colab.python)
     finally:
         shutil.rmtree(foreign)
-    assert (result.stdout, result.stderr) == (f"{ROOT / 'helpers' / 'model.py'}\n", "")
+    assert (in_colab.stdout, in_colab.stderr) == (f"{colab.course / 'helpers' / 'model.py'}\n", "")
+    assert (here.stdout, here.stderr) == (f"{ROOT / 'helpers' / 'model.py'}\n", "")
