@@ -5,7 +5,6 @@ everything that this one has but torchsummary, which pip finds as a wheel in a f
 """
 
 import copy
-import itertools
 import json
 import os
 import shutil
@@ -212,31 +211,32 @@ def test_on_kaggle_failures_are_told_in_one_message_and_leave_nothing(start, tmp
 
 
 def opening(lesson):
-    """The setup cell and the cells after it, up to the one that says which machine it runs on."""
-    cells = [cell for cell in lesson.raw["cells"][2:] if cell["cell_type"] == "code"]
-    start = next(place for place, cell in enumerate(cells) if "utils.start()" in "".join(cell["source"]))
-    return cells[: start + 1]
+    """The first cells' code: setup, imports, and the call that says which machine it runs on."""
+    text = "\n".join(cell.source for cell in lesson.cells if cell.kind == "code")
+    before, call, _ = text.partition("utils.start()")
+    return before + call
 
 
-def test_every_lesson_starts_in_colab_and_one_runs_whole(colab):
-    """In one kernel, to save time: the lessons' first cells, each with no names of the one before; then lesson 03."""
-    short = next(lesson for lesson in LESSONS if lesson.path.stem.startswith("03"))
-    page = copy.deepcopy(short.raw)
-    forget = {"cell_type": "code", "source": "%reset -f", "metadata": {}, "outputs": [], "execution_count": None}
-    openings = [[*opening(lesson), forget] for lesson in LESSONS if lesson is not short]
-    page["cells"] = [*itertools.chain.from_iterable(openings), *page["cells"]]
-    for number, cell in enumerate(page["cells"]):
-        cell |= {"id": f"cell-{number}", "source": colab.staged("".join(cell["source"]))}
-        if cell["cell_type"] == "code":
-            cell["outputs"] = []
-    (colab.here / "page.ipynb").write_text(json.dumps(page), encoding="utf-8")
-    execute = "page = nbclient.execute(nbformat.read('page.ipynb', 4)); nbformat.write(page, 'page.ipynb')"
-    result = colab.run("import nbclient, nbformat", execute)
+def test_every_lesson_starts_in_colab(colab):
+    cells = []
+    for lesson in LESSONS:  # each with names of its own, as in a notebook of its own
+        cells.append(f"exec({colab.staged(opening(lesson))!r}, {{'__name__': '__main__'}})")
+    result = colab.run(*cells, WHERE)
     assert result.returncode == 0, result.stderr
-    page = json.loads((colab.here / "page.ipynb").read_text(encoding="utf-8"))
-    printed = "".join("".join(output.get("text", "")) for cell in page["cells"] for output in cell.get("outputs", []))
-    assert printed.count("Device: ") == len(LESSONS) + 1
-    assert "Data: sample shapes." in printed.splitlines()[-2]
+    assert result.stdout.count("Device: ") == len(LESSONS)
+    assert result.stdout.endswith(f"{colab.course / 'helpers' / 'model.py'}\n")
+
+
+@pytest.mark.slow
+def test_a_whole_lesson_runs_in_colab(colab):
+    (lesson,) = (lesson for lesson in LESSONS if lesson.path.stem == "03_resnet_from_scratch")
+    page = copy.deepcopy(lesson.raw)
+    page["cells"][2]["source"] = colab.staged(SETUP)
+    (colab.here / lesson.path.name).write_text(json.dumps(page), encoding="utf-8")
+    execute = f"page = nbclient.execute(nbformat.read({lesson.path.name!r}, 4))"
+    result = colab.run("import nbclient, nbformat", execute, "print(page.cells[-1].outputs[0].text)")
+    assert result.returncode == 0, result.stderr
+    assert "Data: sample shapes." in result.stdout
 
 
 # ---------------------------------------------------------------- JupyterLab
