@@ -41,6 +41,8 @@ def grade(path: Path, limit: float) -> tuple[str, dict[str, tuple[str, str]]]:
     sources = [cell.source for cell in cells if cell.kind == "code" and not _is_solution(cell)]
     needed, last = _plan(sources, set(asked.values()))
     verdicts = {check: ("missing", f"no cell defines `{answer}`.") for check, answer in asked.items()}
+    if not needed:
+        return lesson.stem, verdicts
     with _fresh_kernel(limit) as run:
         for place in needed:
             _, trouble = run(sources[place])
