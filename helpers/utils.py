@@ -193,7 +193,7 @@ def figure(title: str, data: str | None, rows: int = 1, columns: int = 1, size: 
         (figure, axes): axes as from `plt.subplots`.
     """
     if _in_notebook():  # for each figure anew: Jupyter sets its own way when the first cell ends
-        get_ipython().display_formatter.formatters["image/png"].for_type(Figure, small_png)
+        get_ipython().display_formatter.formatters["image/png"].for_type(Figure, described_png)
     fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **kwargs)
     fig.suptitle(title, fontsize=13)
     if data is not None:
@@ -210,6 +210,35 @@ def small_png(fig: Figure) -> bytes:
     fig.savefig(full, format="png", bbox_inches="tight")
     Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
     return small.getvalue()
+
+
+def described_png(fig: Figure) -> tuple[bytes, dict]:
+    """The figure as Jupyter takes it: the PNG file, and its alternative text where nbconvert looks for it."""
+    return small_png(fig), {"alt": alt_text(fig)}
+
+
+def alt_text(fig: Figure) -> str:
+    """What a figure shows, for a reader who cannot see it: title, panels, axes, legend, data.
+
+    The title says most of it: it states the finding.
+    """
+    legends = [*fig.legends, *(ax.get_legend() for ax in fig.axes if ax.get_legend())]
+    parts = {
+        "": [fig.get_suptitle()],
+        "Panels: ": [ax.get_title(loc) for ax in fig.axes for loc in ("left", "center")],
+        "Across: ": [ax.get_xlabel() for ax in fig.axes],
+        "Up: ": [ax.get_ylabel() for ax in fig.axes],
+        "Legend: ": [text.get_text() for legend in legends for text in legend.get_texts()],
+        "Data: ": [fig.get_supxlabel().removeprefix("data: ")],
+    }
+    told = {name: _listed(texts) for name, texts in parts.items()}
+    return " ".join(f"{name}{texts}." for name, texts in told.items() if texts)
+
+
+def _listed(texts: list[str], most: int = 10) -> str:
+    """The different ones among the texts on one line, without a full stop; of many, the first `most`."""
+    lines = [" ".join(text.split()).rstrip(".") for text in dict.fromkeys(texts) if text.strip()]
+    return "; ".join([*lines[:most], *([f"and {len(lines) - most} more"] if len(lines) > most else [])])
 
 
 def image_grid(x, labels=None, *, title: str, data: str, columns: int = 10, inches: float = 1.0):

@@ -145,6 +145,27 @@ def test_a_figure_carries_its_title_and_the_name_of_its_data():
     plt.close(fig)
 
 
+def test_a_figure_tells_what_it_shows_to_who_cannot_see_it():
+    fig, axes = utils.figure("Deeper is worse.", "sample shapes", 1, 2)
+    errors = {"20 layers": [3, 2], "56 layers": [3, 1]}
+    for ax, kind, ylabel in zip(axes, ("Plain", "Residual"), ("error\n(%)", ""), strict=True):
+        utils.curves(errors, title=kind, data=None, xlabel="epoch", ylabel=ylabel, ax=ax)
+    picture, metadata = utils.described_png(fig)
+    assert picture.startswith(b"\x89PNG")
+    assert metadata == {
+        "alt": "Deeper is worse. Panels: Plain; Residual. Across: epoch. Up: error (%). "
+        "Legend: 20 layers; 56 layers. Data: sample shapes."
+    }
+    plt.close(fig)
+
+
+def test_many_labels_are_not_all_told():
+    utils.image_grid(torch.rand(12, 3, 8, 8), [f"no. {i}" for i in range(12)], title="A dozen", data="sample shapes")
+    told = "; ".join(f"no. {i}" for i in range(10))
+    assert utils.alt_text(plt.gcf()) == f"A dozen. Panels: {told}; and 2 more. Data: sample shapes."
+    plt.close()
+
+
 @pytest.mark.parametrize("count", [1, 7, 10, 23])
 def test_image_grid_shows_every_image(count):
     utils.image_grid(torch.rand(count, 3, 32, 32), [str(i) for i in range(count)], title="t", data="d")
