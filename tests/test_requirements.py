@@ -18,6 +18,7 @@ MODULE_OF = {  # others: the same name
 TOOLS = {  # used without an import, or by tests only: where, and by which words
     "captum": ("tests/test_analysis.py", "from captum.attr import LayerGradCam"),
     "jupyterlab": ("README.md", "jupyter lab"),
+    "latex2mathml": ("notebooks/html/config.py", "from latex2mathml.converter import convert"),
     "nbval": ("pyproject.toml", "--nbval-lax"),
     "pytest": ("README.md", "-m pytest"),
     "ruff": ("pyproject.toml", "[tool.ruff]"),
