@@ -15,9 +15,8 @@ import pytest
 from commands import command, printed
 from lessons import ROOT
 
-RUN_BY = {  # part of a command -> the test that runs it
+RUN_BY = {  # part of a command's last step -> the test, or the file of tests, that runs it; the first that fits
     "jupyter lab": "test_commands.py::test_the_start_command_opens_the_first_lesson",
-    "-m pytest": "../.ci/run",  # this run itself
     "--to html": "test_paper.py",
     "--execute --inplace": "test_commands.py::test_the_command_that_saves_a_lesson_runs_and_saves_it",
     "pictures.py": "test_commands.py::test_the_pictures_of_the_readme_are_those_of_the_lessons",
@@ -25,11 +24,12 @@ RUN_BY = {  # part of a command -> the test that runs it
     "remove_cell_tags=solution": "test_class.py",
     "-m helpers.checks": "test_class.py",
     "--no-index": "test_commands.py::test_without_a_network_pip_takes_what_it_has",
+    "benchmarks/": "test_commands.py::test_the_benchmarks_are_where_the_command_says",
     "-m browser": "../.github/workflows/tests.yml",  # wants a browser
-    "pip install playwright": "../.github/workflows/tests.yml",  # wants the internet
-    "pip download": "",  # wants the internet, too
-    "benchmarks/batches.py": "test_commands.py::test_the_benchmarks_are_where_the_command_says",
-    "benchmarks/training.py": "test_commands.py::test_the_benchmarks_are_where_the_command_says",
+    "playwright install": "../.github/workflows/tests.yml",  # wants the internet
+    "-m slow": "../.github/workflows/tests.yml",
+    "pip download": None,  # wants the internet, too
+    "-m pytest": "../.ci/run",  # this run itself
 }
 
 
@@ -40,10 +40,10 @@ def run(line, **options):
 @pytest.mark.parametrize("line", printed())
 def test_each_command_has_its_test(line):
     last = line.split(" && ")[-1]
-    places = [place for part, place in RUN_BY.items() if part in (line if "playwright" in line else last)]
-    assert len(places) == 1, f"no test, or several, in RUN_BY for: {last}"
-    file, _, name = places[0].partition("::")
-    if file:
+    fitting = [place for part, place in RUN_BY.items() if part in last]
+    assert fitting, f"RUN_BY names no test that runs: {last}"
+    if fitting[0]:
+        file, _, name = fitting[0].partition("::")
         text = (ROOT / "tests" / file).read_text(encoding="utf-8")
         assert f"def {name}(" in text if name else text
 

@@ -27,7 +27,7 @@ TOOLS = {  # used without an import, or by tests only: where, and by which words
 }
 TOP_LEVEL = {
     "README.md", "requirements.txt", "environment.yml", "pyproject.toml", "notebooks", "helpers", "tests", "LICENSE",
-    "CITATION.cff", "conftest.py", ".gitignore", ".ci", ".github", ".devcontainer",
+    "CITATION.cff", "CONTRIBUTING.md", "conftest.py", ".gitignore", ".ci", ".github", ".devcontainer",
 }  # fmt: skip
 
 
