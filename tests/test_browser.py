@@ -272,7 +272,7 @@ def test_a_reader_runs_a_lesson_and_does_its_exercises(page, lesson):
 
     for theme in ("Light", "Dark"):
         choose(page, "Settings", "Theme", f"JupyterLab {theme}")
-        page.wait_for_selector(f"body[data-jp-theme-name='JupyterLab {theme}']")
+        page.wait_for_selector(f"body[data-jp-theme-name='JupyterLab {theme}']", state="attached")
         page.wait_for_selector("#jupyterlab-splash", state="detached")
         assert page.evaluate(UNREADABLE, [".jp-Notebook", READABLE]) == []
         assert page.evaluate(TRANSPARENT, ".jp-Notebook") == 0
