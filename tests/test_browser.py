@@ -275,7 +275,7 @@ def test_a_reader_runs_a_lesson_and_does_its_exercises(page, lesson):
         page.wait_for_selector(f"body[data-jp-theme-name='JupyterLab {theme}']", state="attached")
         page.wait_for_selector("#jupyterlab-splash", state="detached")
         assert page.evaluate(UNREADABLE, [".jp-Notebook", READABLE]) == []
-        assert page.evaluate(TRANSPARENT, ".jp-Notebook") == 0
+        assert page.evaluate(TRANSPARENT, ".jp-OutputArea") == 0
         shoot(page, f"{lesson.path.stem}_{theme.lower()}")
     page.set_viewport_size({"width": 700, "height": 1000})
     sideways = "outer => outer.scrollWidth - outer.clientWidth"
