@@ -50,7 +50,7 @@ def grade(path: Path, limit: float) -> tuple[str, dict[str, tuple[str, str]]]:
                 if last.get(answer) == place:
                     call = f"__import__('runpy').run_path({__file__!r})['judge']({check!r}, {answer!r}, globals())"
                     verdict, stopped = run("", call)
-                    status, words = verdict or ("", stopped or trouble or f"its cell leaves no `{answer}` behind.")
+                    status, words = verdict or ("", trouble or stopped or f"its cell leaves no `{answer}` behind.")
                     verdicts[check] = SHORT.get(status, "error"), words
     return lesson.stem, verdicts
 
