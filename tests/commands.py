@@ -1,6 +1,7 @@
 """The commands that README.md and CONTRIBUTING.md print, for the tests that run them."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,7 +15,8 @@ def printed() -> list[str]:
     return [line for block in blocks for line in block.splitlines()]
 
 
-def command(part: str) -> str:
-    """The one printed line that contains `part`, as a shell understands it here: with the programs of this Python."""
+def command(part: str) -> list[str]:
+    """The words of the one printed command that contains `part`, its last step, for the programs of this Python."""
     (line,) = {line for line in printed() if part in line}
-    return line.replace(".venv/bin/", f"{Path(sys.executable).parent.as_posix()}/")
+    here = f"{Path(sys.executable).parent.as_posix()}/"
+    return shlex.split(line.split(" && ")[-1].replace(".venv/bin/", here))
