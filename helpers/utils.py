@@ -192,9 +192,9 @@ def figure(title: str, data: str | None, rows: int = 1, columns: int = 1, size: 
     Returns:
         (figure, axes): axes as from `plt.subplots`.
     """
-    if _in_notebook():  # for each figure anew: Jupyter sets its own way when the first cell ends
-        get_ipython().display_formatter.formatters["image/png"].for_type(Figure, described_png)
     fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **kwargs)
+    if _in_notebook():  # for each figure anew: Jupyter sets its own way with the first figure, and when its cell ends
+        get_ipython().display_formatter.formatters["image/png"].for_type(Figure, described_png)
     fig.suptitle(title, fontsize=13)
     if data is not None:
         fig.supxlabel(f"data: {data}", fontsize=8, color="grey", x=0.99, ha="right")
