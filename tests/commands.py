@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,3 +21,10 @@ def command(part: str) -> list[str]:
     (line,) = {line for line in printed() if part in line}
     here = f"{Path(sys.executable).parent.as_posix()}/"
     return shlex.split(line.split(" && ")[-1].replace(".venv/bin/", here))
+
+
+def export_html(folder: Path) -> None:
+    """Write every lesson as an HTML page into `folder`."""
+    words = command("--to html")
+    words[words.index("build")] = str(folder)
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)

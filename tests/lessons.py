@@ -2,16 +2,10 @@
 
 import json
 import re
-import shlex
-import shutil
-import subprocess
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-JUPYTER = shutil.which("jupyter", path=sysconfig.get_path("scripts"))  # of the environment that runs the tests
 PATHS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 CITATION = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 REPOSITORY = re.search(r'^repository-code: "https://github\.com/(.+)"$', CITATION, re.MULTILINE)[1]  # owner/name
@@ -48,11 +42,3 @@ class Lesson:
 
 
 LESSONS = [Lesson(path) for path in PATHS]
-
-
-def export_html(folder: Path) -> None:
-    """Write every lesson as an HTML page into `folder`: README's command, without running the cells."""
-    (command,) = re.findall(r"^\.venv/bin/jupyter (nbconvert --.+ --to html .+)$", README, re.MULTILINE)
-    words = [word for word in shlex.split(command) if word != "--execute"]
-    words[words.index("build")] = str(folder)
-    subprocess.run([JUPYTER, *words], cwd=ROOT, check=True, capture_output=True)

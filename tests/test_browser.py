@@ -11,7 +11,6 @@ The variable CHROMIUM names another browser to use. Pictures of every page are l
 import json
 import os
 import re
-import shlex
 import shutil
 import socket
 import subprocess
@@ -19,7 +18,8 @@ import time
 import urllib.request
 
 import pytest
-from lessons import JUPYTER, LESSONS, README, ROOT, export_html
+from commands import command, export_html
+from lessons import LESSONS, ROOT
 
 pytestmark = pytest.mark.browser
 
@@ -137,13 +137,12 @@ def server(tmp_path_factory):
     (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}', encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    (start,) = re.findall(r"^python3 .+ && \.venv/bin/(jupyter lab .+)$", README, re.MULTILINE)
     options = ["--no-browser", "--allow-root", f"--ServerApp.port={port}", "--IdentityProvider.token="]
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(home)}
     environment.pop("MPLBACKEND", None)  # conftest.py's would keep figures off the page
     with (home / "log").open("w") as log:
         process = subprocess.Popen(
-            [JUPYTER, *shlex.split(start)[1:], *options],
+            [*command("jupyter lab"), *options],
             cwd=copy_of_the_course(tmp_path_factory.mktemp("course")),
             env=environment,
             stdout=log,

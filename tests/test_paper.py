@@ -5,7 +5,8 @@ import re
 from dataclasses import dataclass, field
 
 import pytest
-from lessons import LESSONS, export_html
+from commands import export_html
+from lessons import LESSONS
 
 EMPTY = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.path.stem)
