@@ -204,6 +204,14 @@ def test_on_kaggle_failures_are_told_in_one_message_and_leave_nothing(start, tmp
     assert said.endswith("Then run this cell again.\n")
     assert kaggle.installed() == before
 
+    (kaggle.course / "notes").mkdir(parents=True)  # a folder of that name that is not the course
+    said = kaggle.message(SETUP)
+    assert said.startswith("[Errno ")
+    assert f"'{kaggle.course}'" in said
+    assert os.listdir(kaggle.here) == ["cifar10-resnet"]
+    assert os.listdir(kaggle.course) == ["notes"]
+    (kaggle.course / "notes").rmdir()  # but an empty one is in nobody's way
+
     result = kaggle.run(SETUP, WHERE)
     assert (result.stdout, result.stderr) == (f"{kaggle.course / 'helpers' / 'model.py'}\n", "")
     assert kaggle.installed() == before | {(MISSING, metadata.version(MISSING))}
