@@ -199,11 +199,6 @@ def test_on_kaggle_failures_are_told_in_one_message_and_leave_nothing(start, tmp
     assert said.startswith(f"Could not fetch {URL}:\n")
     assert os.listdir(kaggle.here) == []
 
-    said = kaggle.message(SETUP, PIP_FIND_LINKS=str(tmp_path))  # the package index has not what is asked for
-    assert said.startswith(f"Could not fetch the package {MISSING} from PyPI:\nERROR: ")
-    assert said.endswith("Then run this cell again.\n")
-    assert kaggle.installed() == before
-
     (kaggle.course / "notes").mkdir(parents=True)  # a folder of that name that is not the course
     said = kaggle.message(SETUP)
     assert said.startswith("[Errno ")
@@ -211,6 +206,11 @@ def test_on_kaggle_failures_are_told_in_one_message_and_leave_nothing(start, tmp
     assert os.listdir(kaggle.here) == ["cifar10-resnet"]
     assert os.listdir(kaggle.course) == ["notes"]
     (kaggle.course / "notes").rmdir()  # but an empty one is in nobody's way
+
+    said = kaggle.message(SETUP, PIP_FIND_LINKS=str(tmp_path))  # the package index has not what is asked for
+    assert said.startswith(f"Could not fetch the package {MISSING} from PyPI:\nERROR: ")
+    assert said.endswith("Then run this cell again.\n")
+    assert kaggle.installed() == before
 
     result = kaggle.run(SETUP, WHERE)
     assert (result.stdout, result.stderr) == (f"{kaggle.course / 'helpers' / 'model.py'}\n", "")

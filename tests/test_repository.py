@@ -121,6 +121,8 @@ def test_links_to_other_repositories_stay(course):
     ],
 )
 def test_a_malformed_name_is_refused_and_nothing_changes(course, name):
+    if not name.isascii() and sys.getfilesystemencoding() == "ascii":
+        pytest.skip("no shell of this locale can hand the name over")
     before = contents(course)
     result = call(course, name)
     assert result.returncode == 2
