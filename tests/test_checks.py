@@ -1,5 +1,6 @@
 """Every check accepts the lesson's solution and refuses the stub and the named wrong answers, in words that help."""
 
+import copy
 import importlib
 import inspect
 import math
@@ -32,7 +33,7 @@ OTHERWISE = [
 def verdict_of(cell):
     """Run an exercise or solution cell with the usual imports only; the value of its last line."""
     *body, last = cell.source.splitlines()
-    namespace = {"math": math, "torch": torch, "nn": nn, "F": F, "checks": checks}
+    namespace = {"copy": copy, "math": math, "torch": torch, "nn": nn, "F": F, "checks": checks}
     exec("\n".join(body), namespace)
     return eval(last, namespace)
 
