@@ -21,6 +21,7 @@ import re
 import time
 import traceback
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -216,7 +217,7 @@ def fit(
     epochs: int,
     lr: float,
     *,
-    optimizer: str = "sgd",
+    optimizer: str | Callable[[list[dict], float], torch.optim.Optimizer] = "sgd",
     schedule: str = "one_cycle",
     momentum: float = 0.9,
     betas: tuple[float, float] = (0.9, 0.999),
@@ -244,7 +245,9 @@ def fit(
             uninterrupted one. A DataLoader does, too, as long as its workers are not persistent.
         epochs: walks through `train`.
         lr: the highest learning rate of the schedule.
-        optimizer: "sgd" (with Nesterov momentum), "adam" or "adamw".
+        optimizer: "sgd" (with Nesterov momentum), "adam" or "adamw"; or a function (groups, lr) that returns another
+            optimiser of torch's kind. It gets the parameters as `parameter_groups` divides them; `momentum` and `betas`
+            are then its own affair. With a checkpoint, its `state_dict` must hold all that it remembers.
         schedule: "one_cycle" (up for 30% of the steps, then down to nearly 0; Smith & Topin 2017), "cosine" (down to
             nearly 0 along half a cosine; Loshchilov & Hutter 2016), "plateau" (a tenth when the validation loss has not
             fallen for 3 epochs) or "constant".
@@ -277,8 +280,8 @@ def fit(
     lr = float(lr)
     model.to(memory_format=torch.channels_last)
     recipe = {
-        "epochs": epochs, "steps": epochs * len(train), "lr": lr, "optimizer": optimizer, "schedule": schedule,
-        "momentum": momentum, "betas": list(betas), "weight_decay": weight_decay, "clip": clip,
+        "epochs": epochs, "steps": epochs * len(train), "lr": lr, "optimizer": _own_name(optimizer),
+        "schedule": schedule, "momentum": momentum, "betas": list(betas), "weight_decay": weight_decay, "clip": clip,
         "label_smoothing": label_smoothing, "ema": ema, "compile": compile, "seed": seed,
         "trainable parameters": sum(p.numel() for p in model.parameters() if p.requires_grad), **_facts(train),
     }  # fmt: skip
@@ -443,8 +446,13 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     ]
 
 
-def _optimizer(name: str, model, lr, momentum, betas, weight_decay, dtype) -> torch.optim.Optimizer:
+def _optimizer(name: str | Callable, model, lr, momentum, betas, weight_decay, dtype) -> torch.optim.Optimizer:
     groups = parameter_groups(model, weight_decay)
+    if callable(name):
+        made = name(groups, lr)
+        if not isinstance(made, torch.optim.Optimizer):
+            raise ValueError(f"fit: optimizer must return a torch.optim.Optimizer, got {type(made).__name__}.")
+        return made
     # Fused: one pass over memory instead of several. It rounds the last digit otherwise, so float32 keeps to the form
     # that a loop written by hand would use.
     fused = dtype == torch.bfloat16 or None
@@ -453,7 +461,11 @@ def _optimizer(name: str, model, lr, momentum, betas, weight_decay, dtype) -> to
     if name in ("adam", "adamw"):
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
         return kind(groups, lr=lr, betas=betas, fused=fused)
-    raise ValueError(f"fit: optimizer={name!r} is not known. Allowed: sgd, adam, adamw.")
+    raise ValueError(f"fit: optimizer={name!r} is not known. Allowed: sgd, adam, adamw, or a function.")
+
+
+def _own_name(optimizer: str | Callable) -> str:
+    return optimizer if isinstance(optimizer, str) else getattr(optimizer, "__name__", type(optimizer).__name__)
 
 
 def _scheduler(name: str, optim, lr, steps):

@@ -146,6 +146,28 @@ def test_every_optimizer_and_schedule_lowers_the_loss(pictures, optimizer, sched
     assert history["train_loss"][-1] < history["train_loss"][0]
 
 
+def own_sgd(groups, lr):
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+
+
+def test_an_optimizer_of_ones_own_gets_groups_rate_and_schedule(pictures):
+    ends = []
+    for optimizer in ("sgd", own_sgd):
+        model = network()
+        history = train.fit(model, *batches(pictures), 2, 0.05, optimizer=optimizer, weight_decay=0.01, dtype=F32)
+        ends.append((weights(model), history["lr"]))
+    assert same(ends[0][0], ends[1][0])
+    assert ends[0][1] == ends[1][1]
+
+
+def test_a_checkpoint_knows_an_optimizer_of_ones_own_by_its_name(pictures, tmp_path):
+    options = {"epochs": 1, "lr": 0.01, "dtype": F32, "checkpoint": tmp_path / "own.pt"}
+    train.fit(network(), *batches(pictures), optimizer=own_sgd, **options)
+    assert train.load_checkpoint(tmp_path / "own.pt")["recipe"]["optimizer"] == "own_sgd"
+    with pytest.raises(ValueError, match="optimizer was 'own_sgd', now 'sgd'"):
+        train.fit(network(), *batches(pictures), **options)
+
+
 def test_the_choice_of_a_number_format_draws_no_random_numbers():
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -514,7 +536,8 @@ def test_what_counts_as_chance(figures, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"optimizer": "sdg"}, "'sdg' is not known. Allowed: sgd, adam, adamw"),
+        ({"optimizer": "sdg"}, "'sdg' is not known. Allowed: sgd, adam, adamw, or a function"),
+        ({"optimizer": lambda groups, lr: groups}, "optimizer must return a torch.optim.Optimizer, got list"),
         ({"schedule": "cosinus"}, "'cosinus' is not known. Allowed: one_cycle, cosine, plateau, constant"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"lr": -1.0}, "lr above 0"),
