@@ -21,4 +21,5 @@ from helpers.checks.lesson_06 import (
     suspected_labels,
     temperature_scaling,
 )
+from helpers.checks.lesson_07 import log_uniform, paired_difference, seeds_needed, successive_halving
 from helpers.checks.lesson_08 import auroc, class_weights, new_head, takes_pictures
