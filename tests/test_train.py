@@ -154,7 +154,8 @@ def test_an_optimizer_of_ones_own_gets_groups_rate_and_schedule(pictures):
     ends = []
     for optimizer in ("sgd", own_sgd):
         model = network()
-        history = train.fit(model, *batches(pictures), 2, 0.05, optimizer=optimizer, weight_decay=0.01, dtype=F32)
+        options = {"optimizer": optimizer, "schedule": "cosine", "weight_decay": 0.01, "dtype": F32}
+        history = train.fit(model, *batches(pictures), 2, 0.05, **options)
         ends.append((weights(model), history["lr"]))
     assert same(ends[0][0], ends[1][0])
     assert ends[0][1] == ends[1][1]

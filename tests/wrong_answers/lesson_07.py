@@ -68,6 +68,11 @@ def difference_unpaired(changed, baseline):
     return statistics.mean(_gains(changed, baseline)), math.sqrt(sum(parts))
 
 
+def difference_from_range(changed, baseline):
+    gains = _gains(changed, baseline)
+    return statistics.mean(gains), (max(gains) - min(gains)) / 2 / math.sqrt(len(gains))
+
+
 def difference_as_interval(changed, baseline):
     gains = _gains(changed, baseline)
     return statistics.mean(gains), 1.96 * _error(gains)
@@ -269,6 +274,7 @@ WRONG = {
         "no root": (difference_without_root, "the root is missing"),
         "not paired": (difference_unpaired, "nothing in common"),
         "times 1.96": (difference_as_interval, "1.96 errors"),
+        "half the range": (difference_from_range, "the standard error is"),
         "sorts the lists": (difference_sorts_in_place, "changes the lists"),
     },
     "seeds_needed": {
