@@ -113,7 +113,7 @@ def test_without_a_network_pip_takes_what_it_has(tmp_path):
     assert "already satisfied" in run([*words, str(ROOT / last)], cwd=tmp_path).stdout
 
 
-@pytest.mark.parametrize("name", ["batches", "training"])
+@pytest.mark.parametrize("name", ["batches", "time_to_accuracy", "training"])
 def test_the_benchmarks_are_where_the_command_says(name):
     """Not run to the end: they measure for minutes, and want a machine of their own."""
     script = ROOT / command(f"benchmarks/{name}.py")[-1]
