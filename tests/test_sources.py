@@ -162,7 +162,8 @@ def test_fashion_mnist(monkeypatch, folder, serve):
     assert all(len(server.asked) == 1 for server in servers.values())
 
 
-def test_fashion_mnist_as_debian_packs_it_needs_no_network(monkeypatch, folder):
+def fashion_mnist_packed_again(monkeypatch, folder, pack):
+    """Small files with the right content, which `pack` compresses in its own way; no network."""
     files = fake_sets.fashion_mnist(monkeypatch)
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:1/"])
     inside = {name.removesuffix(".gz"): gzip.decompress(content) for name, content in files.items()}
@@ -170,22 +171,19 @@ def test_fashion_mnist_as_debian_packs_it_needs_no_network(monkeypatch, folder):
     raw = folder / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for name, content in inside.items():
-        (raw / f"{name}.gz").write_bytes(gzip.compress(content, compresslevel=1, mtime=1))
+        (raw / f"{name}.gz").write_bytes(pack(content))
         assert (raw / f"{name}.gz").read_bytes() != files[f"{name}.gz"]
+
+
+def test_fashion_mnist_as_debian_packs_it_needs_no_network(monkeypatch, folder):
+    fashion_mnist_packed_again(monkeypatch, folder, lambda b: gzip.compress(b, compresslevel=1, mtime=1))
     train, test = data.load("fashion_mnist")
     assert (len(train), len(test), train.x[7, 0, 16, 16]) == (30, 20, 7)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:50], lambda b: b"", lambda b: gzip.compress(b), lambda b: b"no gzip"])
 def test_fashion_mnist_packed_again_and_damaged_is_not_trusted(monkeypatch, folder, damage):
-    files = fake_sets.fashion_mnist(monkeypatch)
-    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:1/"])
-    inside = {name.removesuffix(".gz"): gzip.decompress(content) for name, content in files.items()}
-    monkeypatch.setattr(data, "UNPACKED_MD5", {name: fake_sets.md5(content) for name, content in inside.items()})
-    raw = folder / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True)
-    for name, content in inside.items():
-        (raw / f"{name}.gz").write_bytes(damage(gzip.compress(content, mtime=1)))
+    fashion_mnist_packed_again(monkeypatch, folder, lambda b: damage(gzip.compress(b, mtime=1)))
     with pytest.raises(ConnectionError, match="fashion_mnist"):
         data.load("fashion_mnist")
 
