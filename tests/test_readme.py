@@ -78,3 +78,16 @@ def test_the_mistakes_of_lesson_06_are_those_of_its_page():
     ).groups()
     assert f"{mistakes} of them mistakes" in text
     assert f"{pair} {number}" in text
+
+
+def test_the_last_run_of_lesson_09_is_that_of_its_page():
+    text, readme = saved_text("09_speed"), " ".join(README.split())
+    valid, test, one_look, seconds, times = re.search(
+        r"gets (\S+%) of the validation and (\S+%) of the test images right \((\S+%) with one look\) after (\d+) "
+        r"seconds of training\. 24 epochs of the ordinary loop at width 64 take (\d+) times as long",
+        readme,
+    ).groups()
+    assert f"{seconds} seconds of training" in text
+    assert f"{valid} of validation images right (six looks)" in text
+    assert f"test images: {one_look} with one look at each, {test} with six" in text
+    assert f": {times} times" in text
