@@ -1,0 +1,130 @@
+"""The runs behind README's table of results: recipes, widths and seeds, on CIFAR-10.
+
+    .venv/bin/python tests/benchmarks/results.py                        prints the table of what was measured
+    .venv/bin/python tests/benchmarks/results.py published 16 24 0 1 2  trains: recipe, width, epochs, seeds
+    .venv/bin/python tests/benchmarks/results.py ours 16 7 0 1 2
+    .venv/bin/python tests/benchmarks/results.py lesson09 48 9 0 1 2
+
+"published" and "ours" are recipes 1 and 3 of lesson 05 on the course's ResNet (see training.py), "lesson09" is that
+lesson's final run. All learn from the same 45,000 images. Nothing is chosen here: each network is the one after the
+last epoch, and meets the test images once. A run becomes a row of results.csv, beside this file, when it is done;
+a run that has a row is not repeated. "published" and "ours" keep each epoch in checkpoints/ and continue from there.
+"""
+
+import argparse
+import csv
+import datetime
+import os
+import platform
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+from time_to_accuracy import FIRST_BATCH, LAST_BATCH, last_rung
+from training import trained
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from helpers import data, train, utils
+
+TABLE = Path(__file__).with_suffix(".csv")
+KEY = ("recipe", "width", "epochs", "seed")
+ACCURACIES = ("train", "valid", "best", "test", "one_look")
+COLUMNS = (*KEY, "parameters", *ACCURACIES, "seconds", "rate", "machine", "data", "date")
+
+
+def read(path=TABLE) -> list[dict]:
+    """Rows of the table; numbers as numbers. Accuracies in percent."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{k: v if k in ("recipe", "machine", "data", "date") else float(v or "nan") for k, v in row.items()}
+                for row in csv.DictReader(file)]  # fmt: skip
+
+
+def add(row, path=TABLE) -> None:
+    new = not path.exists()
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def lesson09(width, epochs, seed, device) -> dict:
+    """As `training.trained`; "one_look" is the test accuracy with one look at each image, all others are of six."""
+    images, test = data.load("cifar10")
+    part, valid = images.split(0.1, seed=0)
+    seconds, network, looks = last_rung(part, width, epochs, device, seed)
+    stats, few = part.mean_std(), part.subset(min(len(part), 5000), seed=0)
+
+    def right(model, images):
+        return train.evaluate(model, data.Batches(images, stats, 500, device=device))[1]
+
+    return {
+        "train": right(looks, few),
+        "valid": right(looks, valid),
+        "test": right(looks, test),
+        "one_look": right(network, test),
+        "seconds": seconds,
+        "rate": epochs * (len(part) // LAST_BATCH * LAST_BATCH) / seconds,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "data": images.name,
+    }
+
+
+def summary(rows) -> str:
+    """One line a recipe, width and number of epochs: mean over the seeds and, from two on, the standard deviation."""
+    lines = [f"{'recipe':10} width  parameters  epochs  seeds  train          test           gap    seconds  images/s"]
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[k] for k in KEY[:3]), []).append(row)
+    for (recipe, width, epochs), runs in groups.items():
+        words = []
+        for column in ("train", "test"):
+            values = [run[column] for run in runs]
+            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            words.append(f"{statistics.mean(values):.2f}%{spread}")
+        gap = statistics.mean(run["train"] - run["test"] for run in runs)
+        seconds, rate = (statistics.mean(run[column] for run in runs) for column in ("seconds", "rate"))
+        lines.append(
+            f"{recipe:10} {width:5.0f}  {runs[0]['parameters']:10,.0f}  {epochs:6.0f}  {len(runs):5d}  "
+            f"{words[0]:13}  {words[1]:13}  {gap:4.2f}  {seconds:9,.0f}  {rate:8,.0f}"
+        )
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Without arguments: print the table.")
+    parser.add_argument("recipe", nargs="?", choices=("published", "ours", "lesson09"))
+    parser.add_argument("numbers", type=int, nargs="*", metavar="WIDTH EPOCHS SEED ...")
+    options = parser.parse_args()
+    if options.recipe:
+        if len(options.numbers) < 3:
+            parser.error("a recipe needs a width, a number of epochs and one seed or more: published 16 24 0 1 2")
+        width, epochs, *seeds = options.numbers
+        device = utils.device()
+        kind = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+        machine = f"{kind}, {platform.machine()}, torch {torch.__version__}"
+        done = {tuple(row[k] for k in KEY) for row in read()}
+        for seed in seeds:
+            key = (options.recipe, width, epochs, seed)
+            if key in done:
+                print(f"{key} has its row already.")
+                continue
+            if options.recipe == "lesson09":
+                run = lesson09(width, epochs, seed, device)
+            else:
+                run = trained(options.recipe, epochs, width, FIRST_BATCH, device, seed)
+            for column in ACCURACIES:
+                if column in run:
+                    run[column] = f"{100 * run[column]:.2f}"
+            for column in ("seconds", "rate"):
+                run[column] = f"{run[column]:.0f}"
+            about = {"machine": machine, "date": datetime.date.today().isoformat()}
+            add(dict(zip(KEY, key, strict=True)) | {k: v for k, v in run.items() if k in COLUMNS} | about)
+    print(summary(read()))
+
+
+if __name__ == "__main__":
+    main()
