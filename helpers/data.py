@@ -188,8 +188,11 @@ def load(name: str | Path = "cifar10") -> tuple[Images, Images]:
 
     title, _, proofs = _SETS[name]
     root = _data_dir()
-    if (root / name).is_dir():
-        return _said(_image_folder(root / name, f"{title} (image folder)"), f"image folder {_shown(root / name)}")
+    folder = root / name
+    if folder.is_dir():
+        # The original pixels are lost in a JPEG copy, and accuracy with them: every figure and result says so.
+        kind = "JPEG copy" if any(folder.glob("train/*/*.jp*g")) else "image folder"
+        return _said(_image_folder(folder, f"{title} ({kind})"), f"image folder {_shown(folder)}")
     there = any((root / proof).exists() for proof in proofs)
     try:
         return _said(_torchvision(name, root), f"{'archive in' if there else 'downloaded to'} {_shown(root)}")
@@ -352,7 +355,13 @@ def _image_folder(folder: Path, title: str) -> tuple[Images, Images]:
             f"{folder}: train/ and test/ must hold the same classes, but differ in: "
             f"{', '.join(sorted(set(names) ^ set(test_names)))}."
         )
-    return tuple(_read_classes(part, names, title) for part in parts)
+    train, test = (_read_classes(part, names, title) for part in parts)
+    if len(train) < 5:
+        raise ValueError(
+            f"{parts[0]} holds {len(train)} pictures. It needs at least 5, since some are set aside for validation. "
+            "Add pictures."
+        )
+    return train, test
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ RUN_BY = {  # part of a command's last step -> the test, or the file of tests, t
     "jupyter lab": "test_commands.py::test_the_start_command_opens_the_first_lesson",
     "--to html": "test_paper.py",
     "--execute --inplace": "test_commands.py::test_the_command_that_saves_a_lesson_runs_and_saves_it",
-    "pictures.py": "test_commands.py::test_the_pictures_of_the_readme_are_those_of_the_lessons",
+    "save.py": "test_save.py",
+    "results.py": "test_readme.py::test_the_table_of_results_is_the_one_that_its_benchmark_prints",
     "repository.py": "test_repository.py",
     "remove_cell_tags=solution": "test_class.py",
     "-m helpers.checks": "test_class.py",
@@ -77,8 +78,8 @@ def test_the_start_command_opens_the_first_lesson():
 
 
 def test_the_command_that_saves_a_lesson_runs_and_saves_it(tmp_path):
-    words = command("--inplace --ExecutePreprocessor.record_timing=False notebooks/05")
-    page = tmp_path / words[-1]
+    *words, pages = command("--execute --inplace")
+    page = tmp_path / pages.replace("*", "05_training")
     page.parent.mkdir()
     cell = {
         "cell_type": "code",
@@ -89,7 +90,7 @@ def test_the_command_that_saves_a_lesson_runs_and_saves_it(tmp_path):
         "execution_count": None,
     }
     page.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [cell]}), encoding="utf-8")
-    run(words, cwd=tmp_path)
+    run([*words, str(page)], cwd=tmp_path)
     (cell,) = json.loads(page.read_text(encoding="utf-8"))["cells"]
     assert cell["execution_count"] == 1
     assert cell["metadata"] == {}, "times of the run would make every saved page differ"
@@ -113,7 +114,7 @@ def test_without_a_network_pip_takes_what_it_has(tmp_path):
     assert "already satisfied" in run([*words, str(ROOT / last)], cwd=tmp_path).stdout
 
 
-@pytest.mark.parametrize("name", ["batches", "time_to_accuracy", "training"])
+@pytest.mark.parametrize("name", ["batches", "results", "time_to_accuracy", "training"])
 def test_the_benchmarks_are_where_the_command_says(name, monkeypatch):
     """Not run to the end: they measure for minutes, and want a machine of their own."""
     script = ROOT / command(f"benchmarks/{name}.py")[-1]

@@ -129,6 +129,15 @@ def test_image_folder_in_data_dir(monkeypatch, tmp_path, capsys):
     assert "6 training and 6 test images" in capsys.readouterr().out
 
 
+def test_a_copy_in_jpeg_files_is_called_so(monkeypatch, tmp_path):
+    write_folder(tmp_path / "cifar10")
+    for path in (tmp_path / "cifar10").rglob("*.png"):
+        Image.open(path).convert("RGB").save(path.with_suffix(".jpg"))
+        path.unlink()
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    assert {images.name for images in data.load("cifar10")} == {"CIFAR-10 (JPEG copy)"}
+
+
 def test_relative_data_dir_counts_from_the_repository(monkeypatch, tmp_path):
     write_folder(tmp_path / "cifar10")
     monkeypatch.setattr(data, "ROOT", tmp_path.parent)
@@ -240,6 +249,10 @@ def test_a_folder_of_too_few_pictures_to_split_is_refused(tmp_path):
     write_folder(tmp_path, parts=("few",), count=2)
     with pytest.raises(ValueError, match="few holds 4 pictures. It needs at least 5"):
         data.load(tmp_path / "few")
+    (tmp_path / "parts").mkdir()
+    write_folder(tmp_path / "parts", parts=("train", "test"), count=2)
+    with pytest.raises(ValueError, match="train holds 4 pictures. It needs at least 5"):
+        data.load(tmp_path / "parts")
 
 
 def test_folders_in_a_class_belong_to_it_and_what_is_left_out_is_told(tmp_path, capsys):

@@ -38,8 +38,8 @@ def test_the_same_seed_gives_the_same_numbers():
 
 def test_checkpoints_of_different_data_and_profiles_do_not_meet(monkeypatch, tmp_path):
     monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path))
-    path = utils.checkpoint_path("05_training", "CIFAR-10 (image folder)")
-    assert path == tmp_path / "05_training_cifar_10_image_folder_ci.pt"
+    path = utils.checkpoint_path("05_training", "CIFAR-10 (JPEG copy)")
+    assert path == tmp_path / "05_training_cifar_10_jpeg_copy_ci.pt"
     monkeypatch.setenv("COURSE_PROFILE", "cpu")
     assert utils.checkpoint_path("05_training", "sample shapes").name == "05_training_sample_shapes_cpu.pt"
     monkeypatch.delenv("CHECKPOINT_DIR")
