@@ -356,10 +356,10 @@ def _image_folder(folder: Path, title: str) -> tuple[Images, Images]:
             f"{', '.join(sorted(set(names) ^ set(test_names)))}."
         )
     train, test = (_read_classes(part, names, title) for part in parts)
-    if len(train) < 5:
+    if len(train) < 3:
         raise ValueError(
-            f"{parts[0]} holds {len(train)} pictures. It needs at least 5, since some are set aside for validation. "
-            "Add pictures."
+            f"{parts[0]} holds {len(train)} pictures. It needs at least 3: one is held out for validation, and batch "
+            "norm takes its statistics from two or more. Add pictures."
         )
     return train, test
 
