@@ -7,6 +7,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".github" / "pictures"
 PICTURES = {  # file -> lesson and cell; the cell's first figure is taken
+    "training_curves.png": ("05_training", "cell-52"),
+    "confusion_matrix.png": ("06_misclassification_analysis", "cell-21"),
+    "confident_mistakes.png": ("06_misclassification_analysis", "cell-25"),
     "where_it_looked.png": ("06_misclassification_analysis", "cell-41"),
 }
 
