@@ -117,6 +117,6 @@ def test_without_a_network_pip_takes_what_it_has(tmp_path):
 @pytest.mark.parametrize("name", ["batches", "results", "time_to_accuracy", "training"])
 def test_the_benchmarks_are_where_the_command_says(name, monkeypatch):
     """Not run to the end: they measure for minutes, and want a machine of their own."""
-    script = ROOT / command(f"benchmarks/{name}.py")[-1]
+    script = ROOT / command(f"benchmarks/{name}.py")[1]
     monkeypatch.syspath_prepend(script.parent)  # where Python finds what they share
     assert callable(runpy.run_path(str(script))["main"])
