@@ -6,9 +6,10 @@
     .venv/bin/python tests/benchmarks/results.py lesson09 48 9 0 1 2
 
 "published" and "ours" are recipes 1 and 3 of lesson 05 on the course's ResNet (see training.py), "lesson09" is that
-lesson's final run. All learn from the same 45,000 images. Nothing is chosen here: each network is the one after the
-last epoch, and meets the test images once. A run becomes a row of results.csv, beside this file, when it is done;
-a run that has a row is not repeated. "published" and "ours" keep each epoch in checkpoints/ and continue from there.
+lesson's final run (see time_to_accuracy.py). All learn from the same 45,000 images. Nothing is chosen here: each
+network is the one after the last epoch, and meets the test images once. A run becomes a row of results.csv, beside this
+file, when it is done; a run that has a row is not repeated. "published" and "ours" keep each epoch in checkpoints/ and
+continue from there.
 """
 
 import argparse

@@ -5,8 +5,8 @@
 
 The first rung is the published recipe by the ordinary loop at width 64 (see training.py): float32, Adam at a constant
 rate, images one by one. The last one is lesson 09's final run: its small network, its recipe with Muon, its six looks
-at each image, all taken from the notebook. Both learn from the same 45,000 training images of CIFAR-10, and their
-accuracy is that of the other 5,000.
+at each image, all taken from the notebook. (One thing differs: a crop's border is black here, and reflects the picture
+there.) Both learn from the same 45,000 training images of CIFAR-10, and their accuracy is that of the other 5,000.
 
 The last rung trains for real, on the clock. The first one would take hours on a CPU. Without --train-first its time is
 that of --first-epochs epochs at the ordinary loop's rate, measured before and after: a lower bound wherever it needs
