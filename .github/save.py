@@ -65,7 +65,7 @@ def save(path: Path) -> None:
 
 
 def main() -> None:
-    for name in ("COURSE_PROFILE", "DATA_DIR", "OMP_NUM_THREADS"):
+    for name in ("CHECKPOINT_DIR", "COURSE_PROFILE", "DATA_DIR", "OMP_NUM_THREADS"):
         if name in os.environ:
             sys.exit(f"{name} is set to {os.environ[name]}. Saved pages are of a run without it: unset it.")
     numbers = sys.argv[1:] or sorted(path.name[:2] for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))

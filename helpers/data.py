@@ -191,7 +191,8 @@ def load(name: str | Path = "cifar10") -> tuple[Images, Images]:
     folder = root / name
     if folder.is_dir():
         # The original pixels are lost in a JPEG copy, and accuracy with them: every figure and result says so.
-        kind = "JPEG copy" if any(folder.glob("train/*/*.jp*g")) else "image folder"
+        jpeg = any(path.suffix.lower() in (".jpg", ".jpeg") for path in folder.glob("train/*/*"))
+        kind = "JPEG copy" if jpeg else "image folder"
         return _said(_image_folder(folder, f"{title} ({kind})"), f"image folder {_shown(folder)}")
     there = any((root / proof).exists() for proof in proofs)
     try:

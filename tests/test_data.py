@@ -129,10 +129,11 @@ def test_image_folder_in_data_dir(monkeypatch, tmp_path, capsys):
     assert "6 training and 6 test images" in capsys.readouterr().out
 
 
-def test_a_copy_in_jpeg_files_is_called_so(monkeypatch, tmp_path):
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG"])
+def test_a_copy_in_jpeg_files_is_called_so(monkeypatch, tmp_path, suffix):
     write_folder(tmp_path / "cifar10")
     for path in (tmp_path / "cifar10").rglob("*.png"):
-        Image.open(path).convert("RGB").save(path.with_suffix(".jpg"))
+        Image.open(path).convert("RGB").save(path.with_suffix(suffix))
         path.unlink()
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     assert {images.name for images in data.load("cifar10")} == {"CIFAR-10 (JPEG copy)"}

@@ -70,6 +70,33 @@ def test_the_table_of_results_is_the_one_that_its_benchmark_prints(monkeypatch):
     assert results["summary"](results["read"]()) in README
 
 
+def test_what_the_text_says_of_the_table_holds_for_its_runs(monkeypatch):
+    script = ROOT / command("benchmarks/results.py")[1]
+    monkeypatch.syspath_prepend(script.parent)
+    rows, readme = runpy.run_path(str(script))["read"](), " ".join(README.split())
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["recipe"], row["width"], row["epochs"]), []).append(row)
+
+    def mean(column, key):
+        return sum(row[column] for row in groups[key]) / len(groups[key])
+
+    assert f"ends {90.56 - mean('test', ('published', 64, 24)):.1f} points below the published accuracy" in readme
+    for width in (16, 32, 64):
+        theirs, ours = ("published", width, 24), ("ours", width, 7)
+        assert abs(mean("test", ours) - mean("test", theirs)) < 0.7  # two standard errors of 10,000 images
+        gaps = [mean("train", key) - mean("test", key) for key in (ours, theirs)]
+        assert 0.4 < gaps[0] / gaps[1] < 0.6, "about half of the gap"
+    best = max(row["test"] for row in rows)
+    assert min(row["test"] for key in groups if key[0] == "lesson09" for row in groups[key]) > mean(
+        "test", ("ours", 64, 7)
+    )
+    assert best < 90.56
+    short = [90 - row["valid"] for row in groups["lesson09", 48, 9]]
+    assert [f"{value:.1f}" for value in short if value > 0] == ["0.3", "0.3"]
+    assert "one passes 90% of the validation images, two miss it by 0.3 points" in readme
+
+
 def test_the_results_of_lesson_05_are_those_of_its_page():
     text, readme = saved_text("05_training"), " ".join(README.split())
     width, epochs, theirs, ours = re.search(

@@ -15,7 +15,7 @@ def save(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / ".github")
     import save
 
-    for name in ("COURSE_PROFILE", "DATA_DIR", "OMP_NUM_THREADS"):
+    for name in ("CHECKPOINT_DIR", "COURSE_PROFILE", "DATA_DIR", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     return save
 
@@ -59,9 +59,11 @@ def test_a_run_that_is_not_of_this_machine_as_it_is_or_of_no_lesson_is_refused(s
     monkeypatch.setattr("sys.argv", ["save.py", "05", "99"])
     with pytest.raises(SystemExit, match="no lesson 99"):
         save.main()
-    monkeypatch.setenv("DATA_DIR", "sample")
-    with pytest.raises(SystemExit, match="DATA_DIR is set to sample"):
-        save.main()
+    for name in ("CHECKPOINT_DIR", "DATA_DIR"):
+        monkeypatch.setenv(name, "elsewhere")
+        with pytest.raises(SystemExit, match=f"{name} is set to elsewhere"):
+            save.main()
+        monkeypatch.delenv(name)
     assert not save.TIMES.exists()
 
 
