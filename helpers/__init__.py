@@ -1,4 +1,4 @@
-"""The thin library of the course. Imports run downwards only:
+"""The thin library of the course. Imports run downwards only: notebooks; checks and analysis; train and data; the rest.
 
-notebooks -> checks, analysis -> train -> data, model -> augment, download, sample -> utils
+`train` knows no images, `model` no training.
 """

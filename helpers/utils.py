@@ -2,6 +2,7 @@
 
 import datetime
 import io
+import math
 import os
 import platform
 import random
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from IPython import get_ipython
 from IPython.display import display
@@ -17,32 +19,35 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-PROFILES = ("gpu", "cpu", "ci")
 DRIVE = Path("/content/drive/MyDrive")  # the reader's Google Drive, once it is mounted in Colab
 
-
-# ---------------------------------------------------------------- the machine
+if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is printed with escapes
+    sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def device() -> torch.device:
-    """The fastest device that PyTorch can use here: cuda, then mps (Apple), then cpu."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    """The fastest device here: cuda, then mps (Apple), then cpu.
+
+    COURSE_DEVICE overrides it: "cpu", "cuda:1", or any type that PyTorch has registered; ValueError if it is not there.
+    """
+    name = os.environ.get("COURSE_DEVICE")
+    if not name:
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    try:
+        chosen, module = torch.device(name), torch.get_device_module(name)
+        if (chosen.index or 0) < module.device_count():
+            return chosen
+    except (RuntimeError, AttributeError):  # PyTorch does not know this type, or has no module for it
+        pass
+    raise ValueError(f"COURSE_DEVICE={name!r} is not a device of this machine. Try 'cpu', or unset the variable.")
 
 
 def profile() -> str:
     """Which budgets the lessons use: "gpu", "cpu" or "ci". COURSE_PROFILE overrides what is detected."""
-    chosen = os.environ.get("COURSE_PROFILE", "")
-    if not chosen:
-        return "cpu" if device().type == "cpu" else "gpu"
-    if chosen not in PROFILES:
-        raise ValueError(
-            f"COURSE_PROFILE={chosen!r} is not a profile. Allowed: {', '.join(PROFILES)}. "
-            "Set one of these, or unset the variable to let the course choose."
-        )
+    chosen = os.environ.get("COURSE_PROFILE") or ("cpu" if device().type == "cpu" else "gpu")
+    if chosen not in ("gpu", "cpu", "ci"):
+        raise ValueError(f"COURSE_PROFILE={chosen!r} is not a profile. Set gpu, cpu or ci, or unset the variable.")
     return chosen
 
 
@@ -52,8 +57,9 @@ def pick(*, gpu, cpu, ci):
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python's and PyTorch's random numbers. The same seed gives the same run on the CPU."""
+    """Seed the random numbers of Python, NumPy and PyTorch. The same seed gives the same run on the CPU."""
     random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  for code that draws from NumPy's global state
     torch.manual_seed(seed)
 
 
@@ -62,8 +68,8 @@ def start(seed: int = 0) -> torch.device:
     seed_everything(seed)
     plt.rcParams.update(STYLE)
     chosen = device()
-    name = torch.cuda.get_device_name() if chosen.type == "cuda" else f"{os.cpu_count()} cores"
-    print(f"Device: {chosen.type} ({name}). Profile: {profile()}. Seed: {seed}.")
+    name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else f"{os.cpu_count()} cores"
+    print(f"Device: {chosen} ({name}). Profile: {profile()}. Seed: {seed}.")
     return chosen
 
 
@@ -77,16 +83,13 @@ def about(*names: str) -> None:
 def checkpoint_path(lesson: str, data: str) -> Path:
     """Where a lesson keeps its trained network: one file for each lesson, data set and profile.
 
-    The folder is what the environment variable CHECKPOINT_DIR names. Without it, `checkpoints/` in the repository; but
-    Colab's disk is lost when it disconnects, so there it is `cifar10-resnet/checkpoints` in a mounted Google Drive.
+    The folder is the one that CHECKPOINT_DIR names; without it `checkpoints/` in the repository, or in a Google Drive
+    that is mounted (Colab's own disk is lost when it disconnects).
     """
     home = DRIVE / "cifar10-resnet" if DRIVE.is_dir() else ROOT
     folder = Path(os.environ.get("CHECKPOINT_DIR") or home / "checkpoints")
     slug = re.sub(r"[^a-z0-9]+", "_", data.lower()).strip("_")
     return folder / f"{lesson}_{slug}_{profile()}.pt"
-
-
-# ---------------------------------------------------------------- words on the page
 
 
 class Live:
@@ -97,35 +100,30 @@ class Live:
     """
 
     def __init__(self, silent: bool = False):
-        self.text, self.kept, self.silent = "", [], silent
-        wanted = _in_notebook() and not silent
-        self.handle = display({"text/plain": ""}, raw=True, display_id=True) if wanted else None
+        self.text, self.kept, self.handle = "", [], None
+        self.prints = not silent and not _in_notebook()
+        if not silent and not self.prints:
+            self.handle = display({"text/plain": ""}, raw=True, display_id=True)
 
     def show(self, text: str) -> None:
-        if self.silent:
-            return
         self.text = text
         if self.handle:
             self.handle.update({"text/plain": "\n".join([*self.kept, *([text] if text else [])])}, raw=True)
-        elif sys.stderr.isatty():
+        elif self.prints and sys.stderr and sys.stderr.isatty():  # stderr is None where there is no console
             print(f"\r\x1b[K{text.splitlines()[-1] if text else ''}", end="", file=sys.stderr, flush=True)
 
     def keep(self, line: str) -> None:
         """Add a line that stays above the text; the text starts empty again."""
-        if self.silent:
-            return
         self.kept.append(line)
         self.show("")
-        if not self.handle:
+        if self.prints:
             print(line, flush=True)
 
     def close(self, text: str | None = None) -> None:
         """Leave the kept lines and `text` (or what was shown last) as the final state."""
-        if self.silent:
-            return
         final = self.text if text is None else text
         self.show(final if self.handle else "")
-        if not self.handle and final:
+        if self.prints and final:
             print(final)
 
 
@@ -140,88 +138,55 @@ def bar(done: int, total: int, width: int = 20) -> str:
 
 
 def compare(what: str, *, guess=None, measured, published=None, source: str = "") -> None:
-    """Print the reader's guess, the measured value and, where there is one, the published value.
+    """Print what was measured beside the reader's guess and the published value, where there are such.
 
-    Numbers are shown with four digits; anything that is no number as it is.
+    Numbers are shown with four digits, large ones whole; anything that is no number as it is.
     """
-    rows = [("your guess", "none written down" if guess is None else guess), ("measured here", measured)]
-    if published is not None:
-        rows.append((f"published ({source})" if source else "published", published))
-    width = max(len(label) for label, _ in rows)
+    rows = {"your guess": guess, "measured here": measured, f"published ({source})": published}
+    rows = {label.removesuffix(" ()"): value for label, value in rows.items() if value is not None}
     print(what)
-    for label, value in rows:
-        print(f"  {label:<{width}}  {_number(value)}")
+    for label, value in rows.items():
+        value = value.item() if isinstance(value, torch.Tensor) else value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+        print(f"  {label:<{max(map(len, rows))}}  {value}")
 
-
-def _number(value) -> str:
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-# ---------------------------------------------------------------- pictures
 
 STYLE = {
-    "figure.dpi": 100,
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "image.cmap": "Blues",
-    "image.interpolation": "nearest",
-    "savefig.bbox": "tight",
-}
+    "figure.dpi": 100, "font.size": 11, "axes.titlesize": 12, "axes.grid": True, "grid.alpha": 0.3,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "image.cmap": "Blues", "image.interpolation": "nearest", "savefig.bbox": "tight",
+}  # fmt: skip
 
 
 def figure(title: str, data: str | None, rows: int = 1, columns: int = 1, size: tuple = (7, 4), **kwargs):
     """A figure with a title that states its finding and the name of the data it was made from.
 
-    Args:
-        title: what the figure shows, as a sentence.
-        data: `images.name`, printed small below the figure; None for a figure made from no images.
-        rows, columns: the panels.
-        size: width and height of the whole figure, in inches.
-        kwargs: passed to `plt.subplots`.
-
-    Returns:
-        (figure, axes): axes as from `plt.subplots`.
+    `data` is `images.name`, printed small below the figure, or None; `size` is that of the whole figure in inches.
+    Returns (figure, axes) as `plt.subplots` does, which also gets `kwargs`.
     """
     fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **kwargs)
     if _in_notebook():  # for each figure anew: Jupyter sets its own way with the first figure, and when its cell ends
         get_ipython().display_formatter.formatters["image/png"].for_type(Figure, described_png)
-    fig.suptitle(title, fontsize=13)
+    fig.suptitle(title, fontsize=13, parse_math=False)
     if data is not None:
-        fig.supxlabel(f"data: {data}", fontsize=8, color="grey", x=0.99, ha="right")
+        fig.supxlabel(f"data: {data}", fontsize=8, color="grey", x=0.99, ha="right", parse_math=False)
     return fig, axes
 
 
-def small_png(fig: Figure) -> bytes:
-    """The figure as a PNG file of 256 colours, chosen for it: a third of the usual size, and hard to tell from it.
+def described_png(fig: Figure) -> tuple[bytes, dict]:
+    """The figure as Jupyter takes it: a PNG file and, where nbconvert looks for it, its alternative text.
 
-    A page with many pictures would otherwise grow beyond what GitHub shows.
+    256 colours, chosen for it, need a third of the usual size and look the same; GitHub does not show large pages.
     """
     full, small = io.BytesIO(), io.BytesIO()
     fig.savefig(full, format="png", bbox_inches="tight")
     Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
-    return small.getvalue()
-
-
-def described_png(fig: Figure) -> tuple[bytes, dict]:
-    """The figure as Jupyter takes it: the PNG file, and its alternative text where nbconvert looks for it."""
-    return small_png(fig), {"alt": alt_text(fig)}
+    return small.getvalue(), {"alt": alt_text(fig)}
 
 
 def alt_text(fig: Figure) -> str:
-    """What a figure shows, for a reader who cannot see it: title, panels, axes, legend, data.
-
-    The title says most of it: it states the finding.
-    """
+    """A figure's title (it states the finding), panels, axes, legend and data, for a reader who cannot see it."""
     legends = [*fig.legends, *(ax.get_legend() for ax in fig.axes if ax.get_legend())]
     parts = {
         "": [fig.get_suptitle()],
@@ -231,41 +196,34 @@ def alt_text(fig: Figure) -> str:
         "Legend: ": [text.get_text() for legend in legends for text in legend.get_texts()],
         "Data: ": [fig.get_supxlabel().removeprefix("data: ")],
     }
-    told = {name: _listed(texts) for name, texts in parts.items()}
-    return " ".join(f"{name}{texts}." for name, texts in told.items() if texts)
-
-
-def _listed(texts: list[str], most: int = 10) -> str:
-    """The different ones among the texts on one line, without a full stop; of many, the first `most`."""
-    lines = [" ".join(text.split()).rstrip(".") for text in dict.fromkeys(texts) if text.strip()]
-    return "; ".join([*lines[:most], *([f"and {len(lines) - most} more"] if len(lines) > most else [])])
+    told = []
+    for name, texts in parts.items():
+        lines = [" ".join(text.split()).rstrip(".") for text in dict.fromkeys(texts) if text.strip()]
+        if len(lines) > 10:
+            lines[10:] = [f"and {len(lines) - 10} more"]
+        if lines:
+            told.append(f"{name}{'; '.join(lines)}.")
+    return " ".join(told)
 
 
 def image_grid(x, labels=None, *, title: str, data: str, columns: int = 10, inches: float = 1.0):
     """Show images as a grid, enlarged without smoothing, so that 32x32 pixels can be seen.
 
-    Args:
-        x: images (N, 3, H, W), uint8 or float in [0, 1].
-        labels: N short texts, one above each image.
-        title, data: as in `figure`.
-        columns: images a row.
-        inches: side of one image on the page.
+    `x` is (N, 3, H, W), uint8 or float in [0, 1]; `labels` are N short texts, one above each image; `columns` images a
+    row, each `inches` wide; title and data as in `figure`.
     """
-    count = len(x)
-    if count == 0:
-        raise ValueError("image_grid got 0 images: there is nothing to show. Pass at least one.")
-    if labels is not None and len(labels) != count:
-        raise ValueError(f"image_grid got {count} images and {len(labels)} labels: pass one label for each image.")
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    line = 0.2 * (1 + max(str(text).count("\n") for text in labels)) if labels is not None else 0
-    fig, axes = figure(title, data, rows, columns, size=(columns * inches, rows * (inches + line) + 0.7), squeeze=False)
+    labels = [""] * len(x) if labels is None else [str(label) for label in labels]
+    if len(x) == 0 or len(labels) != len(x):
+        raise ValueError(f"image_grid got {len(x)} images and {len(labels)} labels. Pass one label for each image.")
+    columns = min(columns, len(x))
+    rows = math.ceil(len(x) / columns)
+    height = inches + 0.2 * max(1 + label.count("\n") if label else 0 for label in labels)
+    fig, axes = figure(title, data, rows, columns, size=(columns * inches, rows * height + 0.7), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
-    for i, ax in zip(range(count), axes.flat, strict=False):
-        ax.imshow(x[i].permute(1, 2, 0).cpu().numpy())
-        if labels is not None:
-            ax.set_title(labels[i], fontsize=9, pad=2)
+    for ax, image, label in zip(axes.flat, x, labels, strict=False):
+        ax.imshow(image.permute(1, 2, 0).cpu().numpy())
+        ax.set_title(label, fontsize=9, pad=2, parse_math=False)  # the name of a class may hold a $
     plt.show()
 
 
@@ -274,15 +232,13 @@ def curves(series: dict, *, title: str, data: str | None, xlabel: str, ylabel: s
 
     Without `ax` it makes and shows a figure of its own; with `ax` it draws there and `title` is that panel's.
     """
-    own = ax is None
-    if own:
-        _, ax = figure(title, data)
+    panel = ax or figure(title, data)[1]
     for name, values in series.items():
-        ax.plot(range(1, len(values) + 1) if x is None else x, values, marker="o", markersize=3, label=name)
-    ax.set(xlabel=xlabel, ylabel=ylabel, **axis)
-    if not own:
-        ax.set_title(title)
+        panel.plot(range(1, len(values) + 1) if x is None else x, values, marker="o", markersize=3, label=name)
+    panel.set(xlabel=xlabel, ylabel=ylabel, **axis)
     if len(series) > 1:
-        ax.legend(frameon=False)
-    if own:
+        panel.legend(frameon=False)
+    if ax:
+        ax.set_title(title)
+    else:
         plt.show()

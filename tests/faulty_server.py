@@ -1,5 +1,6 @@
 """A web server on this machine that serves one file well, or in one of the ways in which servers fail."""
 
+import contextlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,10 +12,8 @@ class FaultyServer:
     """
 
     def __init__(self, body: bytes, filename: str = "file.tar.gz"):
-        self.body, self.filename = body, filename
-        self.asked = []
+        self.body, self.filename, self.asked = body, filename, []
         self.closing = threading.Event()  # what a stalling handler waits for
-        self.barrier = threading.Barrier(2)
         handler = type("Handler", (_Handler,), {"owner": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.server.daemon_threads = True
@@ -37,131 +36,103 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         fault = self.path.split("/")[1]
-        self.owner.asked.append((fault, self.headers.get("Range")))
-        try:
-            if fault.isdigit():
-                self.send_error(int(fault))
-            else:
-                getattr(self, fault)()
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+        self.body, self.asked = self.owner.body, self.headers.get("Range")
+        self.begin = int(self.asked.removeprefix("bytes=").removesuffix("-")) if self.asked else 0
+        self.owner.asked.append((fault, self.asked))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.send_error(int(fault)) if fault.isdigit() else getattr(self, fault)()
         self.close_connection = True
 
     def head(self, length, status=200, **headers):
         self.send_response(status)
-        if length is not None:
-            self.send_header("Content-Length", str(length))
-        self.send_header("Content-Type", headers.pop("type", "application/gzip"))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
+        for name, value in ({"Content_Length": length} | headers).items():
+            if value is not None:
+                self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
 
+    def send(self, body, length=None, status=200, **headers):
+        self.head(len(body) if length is None else length, status, **headers)
+        self.wfile.write(body)
+        self.wfile.flush()
+
+    def slowly(self, body, step):
+        for start in range(0, len(body), step):
+            self.wfile.write(body[start : start + step])
+            self.wfile.flush()
+            if self.owner.closing.wait(0.02):
+                return
+
+    # ---------------------------------------------------------------- as it should be
+
     def good(self):
-        body, asked = self.owner.body, self.headers.get("Range")
-        if not asked:
-            self.head(len(body))
-            self.wfile.write(body)
-            return
-        begin = int(asked.removeprefix("bytes=").removesuffix("-"))
-        if begin >= len(body):
+        if not self.asked:
+            self.send(self.body)
+        elif self.begin >= len(self.body):
             self.send_error(416)
-            return
-        self.head(len(body) - begin, 206, Content_Range=f"bytes {begin}-{len(body) - 1}/{len(body)}")
-        self.wfile.write(body[begin:])
+        else:
+            place = f"bytes {self.begin}-{len(self.body) - 1}/{len(self.body)}"
+            self.send(self.body[self.begin :], status=206, Content_Range=place)
 
     def no_ranges(self):
-        self.head(len(self.owner.body))
-        self.wfile.write(self.owner.body)
+        self.send(self.body)
 
     def no_length(self):
         self.head(None)
-        self.wfile.write(self.owner.body)
+        self.wfile.write(self.body)
 
-    def other_range(self):
-        size = len(self.owner.body)
-        self.head(size, 206, Content_Range=f"bytes 0-{size - 1}/{size}")
-        self.wfile.write(self.owner.body)
+    def length_abc(self):
+        self.send(self.body, "abc")
+
+    # ---------------------------------------------------------------- something else
 
     def web_page(self):
-        page = b"<html>Please log in.</html>"
-        self.head(len(page), type="text/html; charset=utf-8")
-        self.wfile.write(page)
+        self.send(b"<html>Please log in.</html>", Content_Type="text/html")
 
-    def web_page_as_archive(self):
-        page = b"<html>Please log in.</html>"
-        self.head(len(page))
-        self.wfile.write(page)
-
-    def truncated(self):
-        self.head(len(self.owner.body))
-        self.wfile.write(self.owner.body[: len(self.owner.body) // 2])
-
-    def breaks_off_each_time(self):
-        """Serves the next third of what is asked for, whatever the length promised."""
-        body, asked = self.owner.body, self.headers.get("Range")
-        begin = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-        headers = {"Content_Range": f"bytes {begin}-{len(body) - 1}/{len(body)}"} if asked else {}
-        self.head(len(body) - begin, 206 if asked else 200, **headers)
-        self.wfile.write(body[begin : begin + len(body) // 3 + 1])
+    def other_range(self):
+        self.send(self.body, status=206, Content_Range=f"bytes 0-{len(self.body) - 1}/{len(self.body)}")
 
     def wrong_bytes(self):
-        wrong = bytearray(self.owner.body)
-        wrong[len(wrong) // 3] ^= 1
-        self.head(len(wrong))
-        self.wfile.write(wrong)
+        self.send(self.body[:1000] + b"?" + self.body[1001:])
 
     def wrong_first_half(self):
-        wrong = self.owner.body[:10] + bytes(len(self.owner.body) // 2 - 10)
-        self.head(len(self.owner.body))
-        self.wfile.write(wrong)
+        self.send(bytes(len(self.body) // 2), len(self.body))
 
     def endless(self):
         self.head(None)
         while not self.owner.closing.is_set():
-            self.wfile.write(b"\x1f" * 65536)
+            self.wfile.write(bytes(65536))
 
     def redirect_loop(self):
-        self.send_response(302)
-        self.send_header("Location", self.path)
-        self.end_headers()
+        self.head(0, 302, Location=self.path)
+
+    # ---------------------------------------------------------------- not to the end
+
+    def hangs_up(self):
+        self.connection.close()
+
+    def truncated(self):
+        self.send(self.body[: len(self.body) // 2], len(self.body))
+
+    # ---------------------------------------------------------------- too slow
 
     def silent(self):
         self.owner.closing.wait()
 
     def slow_headers(self):
-        for letter in b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 10_000:
-            self.wfile.write(bytes([letter]))
-            self.wfile.flush()
-            if self.owner.closing.wait(0.02):
-                return
+        self.slowly(b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 10_000, 1)
+
+    def slow_chunks(self):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self.slowly(b"1" * 10_000, 1)  # the length of the first chunk never ends
 
     def stalls_after_headers(self):
-        self.head(len(self.owner.body))
-        self.wfile.flush()
+        self.send(b"", len(self.body))
         self.owner.closing.wait()
 
     def stalls_half_way(self):
-        self.head(len(self.owner.body))
-        self.wfile.write(self.owner.body[: len(self.owner.body) // 2])
-        self.wfile.flush()
+        self.send(self.body[: len(self.body) // 2], len(self.body))
         self.owner.closing.wait()
 
     def trickles(self):
-        self.head(len(self.owner.body))
-        for start in range(0, len(self.owner.body), 10):
-            self.wfile.write(self.owner.body[start : start + 10])
-            self.wfile.flush()
-            if self.owner.closing.wait(0.02):
-                return
-
-    def hangs_up(self):
-        self.connection.close()
-
-    def both_at_once(self):
-        """Serves the first half, and the rest only when two clients are here."""
-        half = len(self.owner.body) // 2
-        self.head(len(self.owner.body))
-        self.wfile.write(self.owner.body[:half])
-        self.wfile.flush()
-        self.owner.barrier.wait(timeout=30)
-        self.wfile.write(self.owner.body[half:])
+        self.head(len(self.body))
+        self.slowly(self.body, 10)

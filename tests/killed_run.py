@@ -16,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from runs import Network
+
 from helpers import train
+from helpers.checkpoint import load_checkpoint
 
 EPOCHS = 3
 MOMENTS = (  # each starts where the one before left off; epochs and steps count from 0
@@ -32,18 +34,6 @@ MOMENTS = (  # each starts where the one before left off; epochs and steps count
     "plateau after renaming 0",
     "plateau step 2.1",
 )
-
-
-class Network(nn.Module):
-    """Small, with batch norm and dropout, so that all kinds of state matter."""
-
-    def __init__(self, classes=10):
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4)
-        self.drop, self.linear = nn.Dropout(0.2), nn.Linear(4 * 8 * 8, classes)
-
-    def forward(self, x):
-        return self.linear(self.drop(self.norm(self.conv(x)).relu().flatten(1)))
 
 
 def dataset(count, seed):
@@ -121,15 +111,15 @@ def _run(schedule, path, moment):
 
     def replace_and_tell(source, target):
         replace(source, target)
-        tell(f"after renaming {len(train.load_checkpoint(target)['history']) - 1}")
+        tell(f"after renaming {len(load_checkpoint(target)['history']) - 1}")
 
-    first = len(train.load_checkpoint(path)["history"]) if path.exists() else 0
+    first = len(load_checkpoint(path)["history"]) if path.exists() else 0
     learn = Announced(batches(schedule), tell, "step {epoch}.{step}", first)
     valid = Announced(DataLoader(dataset(40, 1), 32), tell, "validation {epoch}", first)
     torch.manual_seed(0)
     network = Network()
     optimizer = {"one_cycle": "sgd", "cosine": "adam", "plateau": "adamw"}[schedule]
-    options = {"optimizer": optimizer, "schedule": schedule, "ema": 0.9, "clip": 1.0, "dtype": torch.float32}
+    options = {"optimizer": optimizer, "schedule": schedule, "clip": 1.0, "dtype": torch.float32}
     torch.save, os.replace = save_in_halves, replace_and_tell
     try:
         with contextlib.redirect_stdout(None):

@@ -57,8 +57,6 @@ def last_rung(part, width, epochs, device, seed=0) -> tuple[float, nn.Module, nn
     torch.manual_seed(seed)
     network = lesson["SmallNetwork"]((vectors / (values + 5e-4).sqrt()).T.flip(0), width, len(part.classes)).to(device)
     options = {"augment": SMALL_CROP_FLIP, "shuffle": True, "drop_last": True, "device": device, "seed": seed}
-    if device.type == "cpu":
-        train.keep_large_blocks()
     seconds = lesson["train_on_the_clock"](network, data.Batches(part, stats, LAST_BATCH, **options), epochs)
     return seconds, network, lesson["SixLooks"](network)
 

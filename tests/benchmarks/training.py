@@ -118,7 +118,7 @@ def fit_loop(width, images, batch, device) -> float:
 
 
 def in_own_process(function, *args):
-    """So that what `fit` sets for its process (see `train.keep_large_blocks`) does not help the ordinary loop."""
+    """So that neither loop profits from memory and threads that the other has warmed up."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 

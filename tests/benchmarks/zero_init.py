@@ -7,7 +7,7 @@ and bias exactly 0, shows what the bias of 1e-6 in helpers/model.py is for. Few 
 first steps go, not where a full training ends.
 
 Accuracy after 4 epochs, CIFAR-10, lowest and highest of three seeds: CustomResNet(8) default 0.49 to 0.51, zero_init
-0.54 to 0.56, exactly zero 0.53 to 0.57 (so few steps do not need the branches); cifar_resnet(20) default 0.36 to 0.38,
+0.54 to 0.56, exactly zero 0.53 to 0.57 (so few steps do not need the branches); CifarResNet(20) default 0.36 to 0.38,
 zero_init 0.27 to 0.30. The trick is no sure gain: measure it where you use it.
 """
 
@@ -24,8 +24,8 @@ from helpers import data, model, train, utils
 SEEDS, EPOCHS, BATCH = (0, 1, 2), 4, 64
 NETWORKS = {  # how it is built, training images
     "CustomResNet(8)": (lambda **options: model.CustomResNet(8, **options), 4_000),
-    "cifar_resnet(20)": (lambda **options: model.cifar_resnet(20, **options), 1_500),
-    "cifar_resnet(56)": (lambda **options: model.cifar_resnet(56, **options), 750),
+    "CifarResNet(20)": (lambda **options: model.CifarResNet(20, **options), 1_500),
+    "CifarResNet(56)": (lambda **options: model.CifarResNet(56, **options), 750),
 }
 STARTS = ("default", "zero_init_residual", "exactly zero")
 
