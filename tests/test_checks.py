@@ -1,11 +1,13 @@
-"""Every check accepts the lesson's solution and refuses the stub and the named wrong answers, in words that help."""
+"""Every check accepts the lesson's solution and other right answers, and names each mistake of its table."""
 
 import copy
 import importlib
-import inspect
 import math
+import random
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,21 +15,15 @@ from lessons import LESSONS
 from torch import nn
 
 from helpers import checks
+from helpers.checks.frame import Exercise
 
-EXERCISES = {name: (stub, solution) for lesson in LESSONS for name, stub, solution in lesson.exercises()}
-WRONG, RIGHT = {}, {}
-for path in sorted((Path(__file__).parent / "wrong_answers").glob("lesson_*.py")):
-    answers = importlib.import_module(f"wrong_answers.{path.stem}")
-    WRONG.update(answers.WRONG)
-    RIGHT.update(getattr(answers, "RIGHT", {}))
-CASES = [
-    pytest.param(name, wrong, words, id=f"{name}-{what}")
-    for name, answers in WRONG.items()
-    for what, (wrong, words) in answers.items()
+CELLS = {name: (stub, solution) for lesson in LESSONS for name, stub, solution in lesson.exercises()}
+CHECKS = {name: value for name, value in vars(checks).items() if isinstance(value, Exercise)}
+ANSWERS = [
+    importlib.import_module(f"answers.{path.stem}")
+    for path in sorted((Path(__file__).parent / "answers").glob("lesson_*.py"))
 ]
-OTHERWISE = [
-    pytest.param(name, right, id=f"{name}-{how}") for name, answers in RIGHT.items() for how, right in answers.items()
-]
+each_check = pytest.mark.parametrize("name", CHECKS)
 
 
 def verdict_of(cell):
@@ -38,67 +34,121 @@ def verdict_of(cell):
     return eval(last, namespace)
 
 
+def each_answer(kind):
+    """(name of the check, answer, words that must come) of each."""
+    return pytest.mark.parametrize(
+        ("name", "answer", "words"),
+        [
+            pytest.param(name, answer, getattr(a, "WORDS", {}).get(name, {}).get(how, ""), id=f"{name}-{how}")
+            for a in ANSWERS
+            for name, answers in getattr(a, kind).items()
+            for how, answer in answers.items()
+        ],
+    )
+
+
+def mistakes():
+    for name, check in CHECKS.items():
+        for words, mistake in check.mistakes.items():
+            for number, one in enumerate(mistake if isinstance(mistake, tuple) else (mistake,)):
+                yield pytest.param(name, one, words, id=f"{name}-{words[:40]}-{number}")
+
+
 def test_every_check_belongs_to_an_exercise_and_every_exercise_to_a_check():
-    public = {
-        name for name, value in vars(checks).items() if inspect.isfunction(value) and hasattr(value, "__wrapped__")
-    }
-    assert public == set(EXERCISES)
-    assert public == set(WRONG)
+    assert set(CHECKS) == set(CELLS)
+    for a in ANSWERS:
+        assert set(a.RIGHT) | set(a.WRONG) <= set(CHECKS)
+        assert all(set(some) <= set(a.WRONG[name]) for name, some in getattr(a, "WORDS", {}).items())
 
 
-@pytest.mark.parametrize("name", EXERCISES)
-def test_the_solution_is_right(name):
-    verdict = verdict_of(EXERCISES[name][1])
+@each_check
+def test_the_solution_and_the_reference_are_right(name):
+    verdict = verdict_of(CELLS[name][1])
+    assert verdict, verdict
+    verdict = CHECKS[name](CHECKS[name].reference)
     assert verdict, verdict
 
 
-@pytest.mark.parametrize("name", EXERCISES)
-def test_the_stub_is_not_solved_yet(name):
-    verdict = verdict_of(EXERCISES[name][0])
-    assert not verdict
-    assert verdict.status == "Not solved yet"
+@each_check
+def test_what_is_not_there_is_not_solved_yet(name):
+    for verdict in (verdict_of(CELLS[name][0]), CHECKS[name](None), CHECKS[name](...)):
+        assert not verdict
+        assert verdict.status == "Not solved yet"
 
 
-@pytest.mark.parametrize("name", EXERCISES)
-@pytest.mark.parametrize("answer", [None, ...])
-def test_no_answer_is_not_solved_yet(name, answer):
-    assert getattr(checks, name)(answer).status == "Not solved yet"
-
-
-@pytest.mark.parametrize("name", EXERCISES)
-def test_a_number_a_string_or_a_raising_function_gets_words(name):
+@each_check
+def test_what_is_no_answer_gets_words(name):
     def broken(*args, **kwargs):
         raise KeyError("left out")
 
-    assert getattr(checks, name)(17).status == "Not yet"
-    assert getattr(checks, name)("text").status == "Not yet"
-    verdict = getattr(checks, name)(broken)
+    for answer in (17, "text"):
+        assert CHECKS[name](answer).status == "Not yet"
+        assert "without calling it" in CHECKS[name](answer).words
+    assert CHECKS[name](lambda *args, **kwargs: "text").status == "Not yet"
+    for answer, error in ((broken, "KeyError"), (lambda *args, **kwargs: sys.exit(3), "SystemExit")):
+        verdict = CHECKS[name](answer)
+        assert verdict.status == "Not yet"
+        assert error in verdict.words
+
+
+@pytest.mark.parametrize(("name", "mistake", "words"), list(mistakes()))
+def test_a_mistake_is_told_by_its_words(name, mistake, words):
+    verdict = CHECKS[name](mistake)
     assert verdict.status == "Not yet"
-    assert "KeyError" in verdict.words
+    assert verdict.words == words or verdict.words.endswith(f". {words}")  # the second behind the error that it raises
 
 
-@pytest.mark.parametrize("name", EXERCISES)
-def test_at_least_three_wrong_answers_are_named(name):
-    assert len(WRONG[name]) >= 3
+@each_answer("RIGHT")
+def test_a_right_answer_written_in_another_way_is_right(name, answer, words):
+    verdict = CHECKS[name](answer)
+    assert verdict, verdict
 
 
-@pytest.mark.parametrize(("name", "wrong", "words"), CASES)
-def test_a_wrong_answer_is_told_what_is_wrong(name, wrong, words):
-    verdict = getattr(checks, name)(wrong)
+@each_answer("WRONG")
+def test_a_wrong_answer_that_no_table_holds_is_refused(name, answer, words):
+    verdict = CHECKS[name](answer)
     assert verdict.status == "Not yet"
     assert words in verdict.words
 
 
-@pytest.mark.parametrize(("name", "right"), OTHERWISE)
-def test_a_right_answer_written_in_another_way_is_right(name, right):
-    verdict = getattr(checks, name)(right)
+def state():
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002
+        "python": random.getstate(),
+        "settings": [torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()],
+    }
+
+
+@each_check
+def test_the_callers_random_numbers_and_settings_stay_as_they_were(name):
+    def rude(*args, **kwargs):
+        for seed in (torch.manual_seed, np.random.seed, random.seed):
+            seed(7)
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(2 if torch.get_num_threads() != 2 else 1)
+        torch.set_grad_enabled(False)
+
+    before = state()
+    CHECKS[name](CHECKS[name].reference)
+    assert state() == before
+    CHECKS[name](rude)
+    assert state() == before
+    with torch.no_grad():
+        CHECKS[name](rude)
+        assert not torch.is_grad_enabled()
+
+
+@each_check
+def test_a_check_does_not_depend_on_the_callers_settings(name):
+    reference = CHECKS[name].reference
+    for context in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16)):
+        with context:
+            verdict = CHECKS[name](reference)
+            assert verdict, verdict
+    torch.set_default_dtype(torch.float64)
+    try:
+        verdict = CHECKS[name](reference)
+    finally:
+        torch.set_default_dtype(torch.float32)
     assert verdict, verdict
-
-
-@pytest.mark.parametrize("name", EXERCISES)
-def test_a_check_leaves_the_random_numbers_alone(name):
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    verdict_of(EXERCISES[name][1])
-    assert torch.equal(torch.rand(3), expected)

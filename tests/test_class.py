@@ -2,12 +2,13 @@
 
 import builtins
 import csv
-import json
 import subprocess
 
 import commands
+import nbformat
 import pytest
 from lessons import LESSONS, ROOT, Lesson
+from nbformat import v4
 
 from helpers.checks import __main__ as command
 from helpers.checks import submission
@@ -22,26 +23,14 @@ def staying(lesson):
 # ---------------------------------------------------------------- copies for students
 
 
-@pytest.fixture(scope="module")
-def copies(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("students")
-    words = [word.replace("build/students", folder.as_posix()) for word in commands.command("remove_cell_tags")]
-    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return folder
-
-
-@each_lesson
-def test_a_copy_lacks_the_solutions_and_the_outputs_and_nothing_else(lesson, copies):
-    copy = Lesson(copies / lesson.path.name)
-    kept = staying(lesson)
-    assert len(kept) == len(lesson.cells) - len(lesson.tagged("exercise"))
-    assert [(cell.kind, cell.source, cell.tags) for cell in copy.cells] == [
-        (cell.kind, cell.source, cell.tags) for cell in kept
-    ]
-    for cell in copy.cells:
-        assert not cell.raw.get("outputs")
-        assert cell.raw.get("execution_count") is None
+def test_copies_lack_the_solutions_and_the_outputs_and_nothing_else(tmp_path):
+    words = [word.replace("build/students", tmp_path.as_posix()) for word in commands.command("remove_cell_tags")]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    for lesson in LESSONS:
+        copy, kept = Lesson(tmp_path / lesson.path.name), staying(lesson)
+        assert len(kept) == len(lesson.cells) - len(lesson.tagged("exercise"))
+        assert [(c.kind, c.source, c.tags) for c in copy.cells] == [(c.kind, c.source, c.tags) for c in kept]
+        assert not any(cell.raw.get("outputs") or cell.raw.get("execution_count") for cell in copy.cells)
 
 
 @each_lesson
@@ -56,125 +45,112 @@ def test_no_cell_that_stays_needs_a_name_from_a_solution(lesson):
 
 # ---------------------------------------------------------------- what is handed in
 
-HEADING = ("markdown", "# 03 · ResNet from scratch\n")
-IMPORTS = "import torch\nimport torch.nn.functional as F\nfrom torch import nn\n\nfrom helpers import checks"
-STUBS = {name: stub.source for name, stub, _ in LESSONS[2].exercises()}
-SOLUTIONS = {name: solution.source for name, _, solution in LESSONS[2].exercises()}
-RIGHT = {
-    name: source.removeprefix("# @title Solution\n").replace("_solution", "").replace("Solution", "")
-    for name, source in SOLUTIONS.items()
-}
-
-
-def hand_in(path, *cells):
-    """Write a notebook of these cells: code, or (kind, source), or (kind, source, tags)."""
-    kinds = [("code", cell) if isinstance(cell, str) else cell for cell in cells]
-    content = [
-        {"cell_type": kind, "source": source.splitlines(keepends=True), "metadata": {"tags": list(tags)}}
-        for kind, source, *tags in kinds
-    ]
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": content}))
-    return path
-
-
+LESSON = next(lesson for lesson in LESSONS if "averaged_gradient" in {name for name, _, _ in lesson.exercises()})
+HEADING = f"# {LESSON.path.stem[:2]} · {LESSON.path.stem[3:]}\n"
+STUBS = {name: stub.source for name, stub, _ in LESSON.exercises()}
+RIGHT = {name: s.source.partition("\n")[2].replace("_solution", "") for name, _, s in LESSON.exercises()}
 FAKES = """
 import sys
-
+from helpers import checks
 from helpers.checks import frame
 
-frame.require = lambda *arguments: None
-checks.batch_norm_train = lambda answer: frame.Verdict("Right", "well done.")
+frame.Exercise._judge = lambda *arguments: None
+checks.step_operations = lambda answer: frame.Verdict("Right", "well done.")
 sys.modules["helpers.checks"] = checks
 
 
-def batch_norm_train(x, weight, bias, eps):
-    return x
+def step_operations(batch, channels_in, channels_out, kernel, height_out, width_out, first):
+    return batch
 
 
 print("Right: well done.")
-checks.batch_norm_train(batch_norm_train)
+checks.step_operations(step_operations)
 """
-ENDLESS = "while True:\n    pass\n\n\nclass BasicBlock(nn.Module): ..."
+ENDLESS = "def warmed_rate(*arguments):\n    while True: pass\n"
+STUBBORN = "averaged_gradient = 1\nwhile True:\n    try:\n        time.sleep(1)\n    except:\n        pass\n"
+
+
+def hand_in(path, *cells):
+    """Write a notebook of these cells: code, or (tag, code)."""
+    notebook = v4.new_notebook(cells=[v4.new_markdown_cell(HEADING)])
+    for tag, source in ((None, cell) if isinstance(cell, str) else cell for cell in cells):
+        notebook.cells.append(v4.new_code_cell(source, metadata={"tags": [tag]} if tag else {}))
+    nbformat.write(notebook, path)
+    return path
 
 
 def test_each_answer_is_judged_alone_and_by_nothing_else(tmp_path):
-    """One kernel for all, since each takes seconds: faked, raising, endless, not solved, right."""
+    """One kernel for all, since it takes seconds: faked, endless, raising, right behind its stub, never stopping."""
     file = hand_in(
-        tmp_path / "anna" / "my homework.ipynb",
-        ("markdown", "Anna, second group"),
-        HEADING,
-        "assert False, 'no answer needs this cell'",
-        IMPORTS,
+        tmp_path / "anna.ipynb",
+        "while True: pass  # no answer needs this cell",
+        "import time, torch",
         FAKES,
-        ("code", SOLUTIONS["shortcut"], "solution"),
-        "shortcut = shortcut_solution",
         ENDLESS,
-        STUBS["first_loss"],
-        "# @title Solution\n" + RIGHT["first_loss"],
-        "%%time\n" + RIGHT["repaired_network"].rpartition("checks.")[0],
+        ("solution", "whitening_filters_solution = 1"),
+        "# @title Solution\nwhitening_filters_solution = 2",
+        "whitening_filters = whitening_filters_solution",
+        STUBS["shard"],
+        "%%time\n" + RIGHT["shard"],
+        STUBBORN,
     )
     before = file.read_bytes()
-    lesson, verdicts = submission.grade(file, limit=3)
-    assert lesson == "03_resnet_from_scratch"
+    lesson, verdicts = submission.grade(file, limit=6)
+    assert lesson == LESSON.path.stem
     assert {name: verdict for name, (verdict, _) in verdicts.items()} == {
-        "batch_norm_train": "not yet",
-        "shortcut": "error",
-        "basic_block": "error",
-        "first_loss": "not solved",
-        "repaired_network": "right",
+        "step_operations": "not yet",
+        "warmed_rate": "error",
+        "whitening_filters": "error",
+        "shard": "right",
+        "averaged_gradient": "error",
     }
-    assert "the mean is not subtracted" in verdicts["batch_norm_train"][1]
-    assert "NameError: name 'shortcut_solution' is not defined" in verdicts["shortcut"][1]
-    assert "no answer within 3 seconds" in verdicts["basic_block"][1]
+    assert "expected" in verdicts["step_operations"][1]
+    assert verdicts["warmed_rate"][1] == "TimeoutError: no answer within 6 seconds."
+    assert verdicts["whitening_filters"][1] == "NameError: name 'whitening_filters_solution' is not defined"
+    assert "could not be stopped" in verdicts["averaged_gradient"][1]
     assert file.read_bytes() == before
 
 
-def test_exercises_that_were_deleted_are_missing(tmp_path):
-    _, verdicts = submission.grade(hand_in(tmp_path / "03_resnet_from_scratch_ben.ipynb", IMPORTS), limit=3)
-    assert list(verdicts) == list(STUBS)
-    assert {verdict for verdict, _ in verdicts.values()} == {"missing"}
-    assert verdicts["basic_block"][1] == "no cell defines `BasicBlock`."
+def test_exercises_that_were_deleted_are_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(submission, "_execute", lambda sources, limit: [("", "")] * len(sources))
+    lesson, verdicts = submission.grade(hand_in(tmp_path / "ben.ipynb", "import math"), limit=1)
+    assert verdicts == {name: ("missing", f"no cell defines `{name}`.") for name in STUBS}
 
 
 def test_only_what_the_answers_build_on_is_run():
-    heavy = "while True: pass"
-    sources = ["import a", "b = 1", "c = a.long()", "def half(): return b / 2", heavy, "%%time\nf = half()"]
-    assert submission._plan(sources, {"f"}) == ([1, 3, 5], {"f": 5})
-    assert submission._plan(["def f(): return sin(b)", "b = 2", "from math import *"], {"f"}) == ([0, 2], {"f": 0})
-    assert submission._plan(["def f(): return 1", "print f(2)"], {"f"}) == ([0, 1], {"f": 1})
-    assert submission._plan(["def f(x): return [y for y in x]", "g = 3"], {"g", "f"}) == ([0, 1], {"f": 0, "g": 1})
+    def run(*sources, wanted=("f",)):
+        return [sources.index(source) for source, _ in submission.needed(list(sources), set(wanted))]
+
+    assert run("import a", "b = 1", "c = a.d()", "def half(): return b / 2", "while True: 1", "f = half()") == [1, 3, 5]
+    assert run("def f(): return sin(b)", "b = 2", "from math import *") == [0, 2]
+    assert run("def f(): return 1", "print f(2)", "%time f(1)", "!ls") == [0, 1, 2]
+    assert run("def f(x): return [y for y in x]", "y = 1", "g = 3", wanted="fg") == [0, 2]
 
 
 @each_lesson
 def test_of_a_lesson_the_exercises_and_the_imports_are_run(lesson):
     asked = submission.exercises(lesson.path)
     assert list(asked) == [name for name, _, _ in lesson.exercises()]
-    cells = [cell for cell in staying(lesson) if cell.kind == "code"]
-    needed, last = submission._plan([cell.source for cell in cells], set(asked.values()))
-    assert [cells[last[answer]] for answer in asked.values()] == [stub for _, stub, _ in lesson.exercises()]
-    assert len(needed) <= len(asked) + 2
+    found = submission.needed([cell.source for cell in staying(lesson) if cell.kind == "code"], set(asked.values()))
+    stubs = [source for source, bound in found if bound & set(asked.values())]
+    assert stubs == [stub.source for _, stub, _ in lesson.exercises()]
+    assert len(found) <= len(asked) + 2
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (None, "cannot be read"),
-        ("folder", "is a folder"),
-        ("", "holds no JSON"),
-        ('{"cells": [', "holds no JSON"),
-        ("[1, 2]", "no notebook of format 4"),
-        ('{"nbformat": 3, "worksheets": []}', "no notebook of format 4"),
-        ('{"nbformat": 4, "cells": [{}]}', "no notebook of format 4"),
-        ('{"nbformat": 4, "cells": [{"cell_type": "", "source": "", "metadata": {"tags": 3}}]}', "no notebook of"),
-        ('{"nbformat": 4, "cells": []}', "is of no lesson"),
+        ("", "is no notebook"),
+        ('{"cells": [', "is no notebook"),
+        ("[1, 2]", "is no notebook"),
+        ('{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": [{"cell_type": "code"}]}', "is no notebook"),
+        ('{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": []}', "is of no lesson"),
     ],
 )
 def test_a_file_that_is_no_submission_gets_one_clear_line(tmp_path, content, words):
     file = tmp_path / "homework.ipynb"
-    if content == "folder":
-        file.mkdir()
-    elif content is not None:
+    if content is not None:
         file.write_text(content)
     row, remarks = command.row_of(str(file), 1)
     assert row == [str(file), "", ""]
@@ -182,54 +158,37 @@ def test_a_file_that_is_no_submission_gets_one_clear_line(tmp_path, content, wor
     assert words in remarks[0]
 
 
-@pytest.fixture
-def graded(monkeypatch):
-    """The command without kernels: every submission gets these verdicts; one of them cannot be read."""
+ROW = ["a.ipynb", "05_training", "1"]
 
+
+def test_the_table_the_words_below_it_and_the_grade_book(monkeypatch, tmp_path, capsys):
     def grade(path, limit):
         if path.stem == "broken":
-            raise ValueError("holds no JSON.")
-        words = "mean\n\x1b[2Jof means"
-        return "05_training", {"training_step": ("right", "well done"), "accuracy": ("not yet", words)}
+            raise ValueError("holds nothing.")
+        return ROW[1], {"training_step": ("right", "well done"), "accuracy": ("not yet", "mean\n\x1b[2Jof")}
 
     monkeypatch.setattr(command, "grade", grade)
-
-
-def test_the_table_and_below_it_the_words(graded, capsys):
-    command.main(["anna.ipynb", "broken.ipynb"])
-    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        ["file", "lesson", "right", "1", "2"],
-        ["anna.ipynb", "05_training", "1", "right", "not", "yet"],
-        ["broken.ipynb"],
-        [],
-        ["anna.ipynb"],
-        ["2", "accuracy,", "not", "yet:", "mean", "[2Jof", "means"],
-        [],
-        ["broken.ipynb"],
-        ["not", "checked:", "holds", "no", "JSON."],
-    ]
-
-
-def test_the_grade_book_holds_the_same(graded, tmp_path):
-    for name in ("a.ipynb", "broken.ipynb", "b.ipynb"):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.ipynb", "broken.ipynb"):
         (tmp_path / name).touch()
-    command.main([str(tmp_path / "*.ipynb"), "--csv", str(tmp_path / "marks.csv")])
-    with open(tmp_path / "marks.csv", encoding="utf-8-sig", newline="") as file:
+    command.main(["*.ipynb", "none.ipynb", "--csv", "marks.csv"])
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert printed[:3] == [["file", "lesson", "right", "1", "2"], [*ROW, "right", "not", "yet"], ["broken.ipynb"]]
+    assert printed[4:7] == [[], ["a.ipynb"], ["2", "accuracy,", "not", "yet:", "mean", "[2Jof"]]
+    with open("marks.csv", encoding="utf-8-sig", newline="") as file:
         head, *rows = csv.reader(file)
     assert head == ["file", "lesson", "right", "1", "2", "remarks"]
-    assert [row[1:5] for row in rows] == [["05_training", "1", "right", "not yet"]] * 2 + [[""] * 4]
-    assert [row[0] for row in rows] == [str(tmp_path / name) for name in ("a.ipynb", "b.ipynb", "broken.ipynb")]
-    assert rows[0][5] == "2 accuracy, not yet: mean [2Jof means"
-    assert rows[2][5] == "not checked: holds no JSON."
+    assert rows[0] == [*ROW, "right", "not yet", "2 accuracy, not yet: mean [2Jof"]
+    assert rows[1] == ["broken.ipynb", "", "", "", "", "not checked: holds nothing."]
 
 
-@pytest.mark.parametrize(("file", "words"), [("old.csv", "it exists"), ("none/new.csv", "no such folder")])
-def test_a_grade_book_that_cannot_be_written_is_refused_before_any_work(tmp_path, capsys, file, words):
+@pytest.mark.parametrize("file", ["old.csv", "none/new.csv"])
+def test_a_grade_book_that_cannot_be_written_is_refused_before_any_work(tmp_path, capsys, file):
     (tmp_path / "old.csv").write_text("marks by hand")
     with pytest.raises(SystemExit) as stopped:
         command.main(["anna.ipynb", "--csv", str(tmp_path / file)])
     assert stopped.value.code == 2
-    assert words in capsys.readouterr().err
+    assert "Name a new file" in capsys.readouterr().err
     assert (tmp_path / "old.csv").read_text() == "marks by hand"
 
 

@@ -1,244 +1,189 @@
 """Checks of the exercises of lesson 07."""
 
 import math
+import statistics
 
 import torch
 
-from helpers.checks.frame import Wrong, call, check, require
+from helpers.checks.frame import Exercise, Wrong, call, parts, require, sizes
 
 
-def _near(value: float, expected: float) -> bool:
-    return math.isclose(value, expected, rel_tol=1e-3, abs_tol=1e-3)
+def _error(gains):
+    return statistics.stdev(gains) / math.sqrt(len(gains))
 
 
-def _two_numbers(value) -> tuple[float, float]:
+def _paired(error):
+    def answer(changed, baseline):
+        gains = [c - b for c, b in zip(changed, baseline, strict=True)]
+        return statistics.mean(gains), error(gains)
+
+    return answer
+
+
+paired_difference = Exercise(
+    reference=_paired(_error),
+    cases=lambda: [((50 + torch.randn(n)).tolist(), (50 + 3 * torch.randn(n)).tolist()) for n in [2, *sizes(4, 3, 12)]],
+    run=lambda answer, changed, baseline: parts(call(answer, changed, baseline), "mean", "error"),
+    mistakes={
+        "that is baseline minus changed. A gain must be positive: changed minus baseline.": (
+            lambda changed, baseline: paired_difference.reference(baseline, changed)
+        ),
+        "that is the scatter of one difference. The mean of n of them scatters less: divide by math.sqrt(n).": (
+            _paired(statistics.stdev)
+        ),
+        "the scatter was divided by n. The error of a mean falls with the root of n: math.sqrt(n).": _paired(
+            lambda gains: statistics.stdev(gains) / len(gains)
+        ),
+        "the squares were divided by n. Divide by n - 1, since the mean was taken from the same numbers.": _paired(
+            lambda gains: statistics.pstdev(gains) / math.sqrt(len(gains))
+        ),
+        "that is the error for two groups that have nothing in common. Here each seed has run on both sides: take the "
+        "scatter of the differences.": lambda changed, baseline: (
+            statistics.mean(changed) - statistics.mean(baseline),
+            math.hypot(_error(changed), _error(baseline)),
+        ),
+    },
+    praise="changed minus baseline, seed by seed; the error from the scatter of the differences.",
+)
+
+
+def _runs(spread, difference, z=1.96 + 0.84, factor=2.0):
+    return factor * (z * spread / difference) ** 2
+
+
+def _clear_cases():
+    """Spreads and differences of which 2.8 and its exact value, 2.8016, need equally many runs."""
+    drawn = [(1.0, 0.3), (0.4, 0.5), (0.7, 0.5), *(0.2 + torch.rand(12, 2, dtype=torch.float64)).tolist()]
+    return [(s, d) for s, d in drawn if _runs(s, d) > 2 and math.ceil(_runs(s, d)) == math.ceil(1.0015 * _runs(s, d))]
+
+
+seeds_needed = Exercise(
+    reference=lambda spread, difference: math.ceil(_runs(spread, difference)),
+    cases=_clear_cases,
+    tolerance=1e-6,
+    mistakes={
+        "there is no such part of a run, and with one run less the power is below 80%. Round up: math.ceil.": (
+            _runs,
+            lambda s, d: math.floor(_runs(s, d)),
+            lambda s, d: round(_runs(s, d)),
+        ),
+        "the factor 2 is missing: both sides scatter, the changed runs and the baseline's.": (
+            lambda s, d: math.ceil(_runs(s, d, factor=1))
+        ),
+        "that is both sides together. Return the runs of one side.": lambda s, d: math.ceil(_runs(s, d, factor=4)),
+        "with 1.96 alone the difference is found in half of the experiments only. For 80%, add 0.84.": (
+            lambda s, d: math.ceil(_runs(s, d, z=1.96))
+        ),
+        "the square is missing: half the difference takes four times the runs.": (
+            lambda s, d: math.ceil(2 * 2.8 * s / d)
+        ),
+    },
+    praise="twice the square of 2.8 spreads over the difference, rounded up.",
+)
+
+
+def _scale_of(answer, low, high, count):
+    """How the numbers lie on the logarithmic scale: that is alike for all random numbers of the right kind."""
+    drawn = [call(answer, low, high, count) for _ in range(2)]
     try:
-        first, second = value
-        return float(first), float(second)
-    except (TypeError, ValueError, RuntimeError):
-        raise Wrong(
-            "return two numbers, the mean of the differences and its standard error: `return mean, error`."
-        ) from None
-
-
-@check
-def paired_difference(answer) -> str:
-    """answer(changed, baseline): accuracies of the same seeds in the same order -> (mean difference, its error)."""
-    cases = (([50.2, 54.1, 47.3, 52.4], [1.0, 1.7, 0.6, 1.5]), ([61.0, 58.2], [-0.4, -1.1]))
-    for baseline, gains in cases:
-        changed = [b + g for b, g in zip(baseline, gains, strict=True)]
-        given = list(changed), list(baseline)
-        mean, error = _two_numbers(call(answer, changed, baseline))
-        require(given == (changed, baseline), "your function changes the lists that it was given. Build new ones.")
-        d, n = torch.tensor(gains, dtype=torch.float64), len(gains)
-        sd, case = d.std().item(), f"for the differences {gains}"
-        expected = d.mean().item()
-        if _near(mean, -expected):
-            raise Wrong(
-                "that is baseline minus changed. A gain must be positive: changed minus baseline."
-                if expected > 0
-                else "the signs of the differences were dropped. Take them as they are, without abs()."
-            )
-        require(not _near(mean, n * expected), "that is the sum of the differences. Divide it by their number.")
-        require(_near(mean, expected), f"{case} the mean is {mean:.4f}, expected {expected:.4f}.")
-        sides = [torch.tensor(side, dtype=torch.float64).var().item() / n for side in (changed, baseline)]
-        likely = (
-            (sd, "that is the scatter of one difference. The mean of n of them scatters less: divide by math.sqrt(n)."),
-            (sd / n, "the scatter was divided by n. The error of a mean falls with the root of n: math.sqrt(n)."),
-            (
-                d.std(correction=0).item() / math.sqrt(n),
-                "the squares were divided by n. With so few seeds that is too little: divide them by n - 1, since the "
-                "mean was taken from the same numbers.",
-            ),
-            (d.var().item() / n, "that is the square of the error: the root is missing."),
-            (
-                math.sqrt(sum(sides)),
-                "that is the error for two groups that have nothing in common. Here each seed has run on both sides: "
-                "take the scatter of the differences.",
-            ),
-            (1.96 * sd / math.sqrt(n), "that is 1.96 errors. Return one; the factor comes in the next section."),
-        )
-        for mistake, words in likely:
-            require(not _near(error, mistake), words)
-        exact = sd / math.sqrt(n)
-        require(_near(error, exact), f"{case} the standard error is {error:.4f}, expected {exact:.4f}.")
-    return "changed minus baseline, seed by seed; the error from the scatter of the differences."
-
-
-@check
-def seeds_needed(answer) -> str:
-    """answer(spread, difference) -> 2 * ((1.96 + 0.84) * spread / difference)^2, rounded up: runs of one side."""
-    for spread, difference in ((1.0, 0.3), (0.4, 0.5), (0.7, 0.5)):
-        case = f"for spread={spread:g} and difference={difference:g}"
-        result = call(answer, spread, difference)
-        try:
-            count = float(result)
-        except (TypeError, ValueError, RuntimeError):
-            raise Wrong(f"return one whole number, the runs of one side. Got {type(result).__name__}.") from None
-        require(math.isfinite(count), f"{case} the answer is {count}.")
-
-        def formula(z=2.8, factor=2.0, spread=spread, difference=difference):
-            return factor * (z * spread / difference) ** 2
-
-        exact = formula()
-        if count == math.ceil(exact):
-            continue
-        require(
-            abs(count - exact) > 1e-6 * exact,
-            f"{case} the formula gives {exact:.2f}, and there is no such part of a run. Round up: math.ceil.",
-        )
-        require(
-            count != math.floor(exact),
-            f"{case} the formula gives {exact:.2f}. Round up: with one run less the power is below 80%.",
-        )
-        likely = (
-            (formula(factor=1.0), "the factor 2 is missing: both sides scatter, the changed runs and the baseline's."),
-            (formula(factor=4.0), "that is both sides together. Return the runs of one side."),
-            (
-                formula(z=1.96),
-                "with 1.96 alone the difference is found in half of the experiments only. For 80%, add 0.84.",
-            ),
-            (formula(z=0.84), "0.84 alone is the 80%. Add 1.96, for the interval that must not contain 0."),
-            (formula() ** 0.5, "that is the root of the number of runs: the square is missing."),
-            (2 * 2.8 * spread / difference, "the square is missing: half the difference takes four times the runs."),
-            (2 * 2.8**2 * spread / difference, "square the ratio spread / difference, too."),
-            (formula(spread=difference, difference=spread), "spread and difference are swapped."),
-        )
-        for mistake, words in likely:
-            near = (mistake, math.ceil(mistake), math.floor(mistake))
-            require(count not in near, f"{case} you get {count:g}: {words}")
-        raise Wrong(f"{case} the number of runs is {count:g}, expected {math.ceil(exact)}.")
-    return "twice the square of 2.8 spreads over the difference, rounded up."
-
-
-def _numbers(value, count: int) -> torch.Tensor:
-    """A list or a tensor of `count` numbers as a float tensor (count,)."""
-    try:
-        plain = value.tolist() if isinstance(value, torch.Tensor) else value
-        values = torch.tensor([float(v) for v in plain], dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
+        lists = [numbers.tolist() if hasattr(numbers, "tolist") else numbers for numbers in drawn]
+        values, again = (torch.tensor([float(v) for v in numbers], dtype=torch.float64) for numbers in lists)
+    except (TypeError, ValueError):
         raise Wrong("return a list or a one-dimensional tensor of numbers.") from None
-    require(len(values) == count, f"there must be {count:,} numbers, got {len(values):,}.")
-    require(bool(values.isfinite().all()), "some of the numbers are not finite: a logarithm of 0, or an exp too large?")
-    return values
+    seen = {"how many numbers there are": len(values)}
+    if count < 1000 or len(values) != count:
+        return seen
+    alike = torch.equal(values, again)
+    require(not alike, "two calls give the same numbers. Draw random ones, with no seed set inside.")
+    different = len(values.unique())
+    require(different > count // 4, f"only {different:,} different numbers occur. Draw the exponent with torch.rand.")
+    edges = torch.tensor([low * (high / low) ** (q / 4) for q in range(5)], dtype=torch.float64)
+    edges += torch.tensor([-1e-5, 0, 0, 0, 1e-5]) * edges  # room for rounding
+    shares = torch.bucketize(values, edges).bincount(minlength=6) / count
+    names = "below low", *(f"in quarter {q} of the logarithmic scale" for q in (1, 2, 3, 4)), "above high"
+    return seen | {f"the share of numbers {name}": share for name, share in zip(names, shares, strict=True)}
 
 
-@check
-def log_uniform(answer) -> str:
-    """answer(low, high, count): `count` random numbers from low to high; their logarithms are uniform."""
-    count = 20_000
-    for low, high in ((1e-4, 1.0), (0.5, 2.0)):
-        values = _numbers(call(answer, low, high, count), count)
-        case = f"for low={low:g} and high={high:g}"
-        for name, log in (("10 **", math.log10), ("exp", math.log)):
-            inside = (values >= log(low) - 1e-6).all() and (values <= log(high) + 1e-6).all()
-            require(not (inside and values.min() < low), f"these are logarithms. Undo them with {name}.")
-        outside = int(((values < low * (1 - 1e-4)) | (values > high * (1 + 1e-4))).sum())  # room for rounding
-        require(
-            outside == 0,
-            f"{case} {outside:,} of {count:,} numbers lie outside: the logarithm must lie between both logs.",
-        )
-        require(
-            len(values.unique()) > count // 4,
-            f"{case} only {len(values.unique()):,} different numbers occur. Draw the exponent with torch.rand, so that "
-            "every value in between can come.",
-        )
-        again = _numbers(call(answer, low, high, count), count)
-        require(
-            not torch.equal(values, again),
-            "two calls give the same numbers. A search needs random ones: torch.rand, and no seed set inside.",
-        )
-        share = ((values / low).log() / math.log(high / low) * 4).long().clamp(max=3).bincount(minlength=4) / count
-        middle = (values < (low + high) / 2).double().mean()
-        words = ", ".join(f"{part:.0%}" for part in share.tolist())
-        require(
-            high / low < 100 or abs(middle - 0.5) > 0.02,
-            f"{case} half of the numbers lie above {(low + high) / 2:g}: that is uniform, and the small values hardly "
-            "ever come. Draw the logarithm uniformly.",
-        )
-        require(
-            bool(((share - 0.25).abs() < 0.02).all()),
-            f"{case} the four quarters of the logarithmic range hold {words} of the numbers. Each must hold 25%.",
-        )
-    return "uniform on the logarithmic scale, from low to high."
+def _between(change, undo):
+    """Uniform draws between change(low) and change(high), undone."""
+    return lambda low, high, count: undo(change(low) + (change(high) - change(low)) * torch.rand(count).double())
 
 
-# What each of eight candidates reaches after 1, 2 and 4 epochs. The right answer is number 3.
-_REACHED = {
-    1: (0.30, 0.41, 0.22, 0.35, 0.50, 0.18, 0.28, 0.38),
-    2: (0.40, 0.58, 0.90, 0.55, 0.52, 0.20, 0.30, 0.44),
-    4: (0.42, 0.60, 0.95, 0.66, 0.53, 0.25, 0.31, 0.47),
-}
+log_uniform = Exercise(
+    reference=_between(math.log, torch.exp),
+    cases=lambda: [(1e-4, 1.0, 20_000), (0.5, 2.0, 20_000), (3.0, 700.0, 20_000), (0.1, 0.2, 1), (1.0, 9.0, 7)],
+    run=_scale_of,
+    tolerance=0.02,
+    mistakes={
+        "these are logarithms. Undo them: torch.exp for math.log, 10 ** for math.log10.": (
+            _between(math.log, lambda log: log),
+            _between(math.log10, lambda log: log),
+        ),
+        "that is uniform: half of the numbers lie above the middle, and small values hardly ever come. Draw the "
+        "logarithm uniformly.": _between(lambda v: v, lambda v: v),
+    },
+    praise="uniform on the logarithmic scale, from low to high.",
+)
 
 
-def _halve(answer, count: int, rungs: list[int]) -> tuple[object, list[tuple[int, int]], list[dict]]:
-    """(what the answer returns, its calls of score as (candidate, epochs), the candidates)."""
-    candidates, calls = [{"lr": 0.01 * (number + 1)} for number in range(count)], []
+def _halve(answer, candidates, reached, rungs):
+    """Who is trained in each round, and who is returned. reached[round][candidate] is what `score` returns."""
+    rates, rounds = [candidate["lr"] for candidate in candidates], list(rungs)
+    trained = torch.zeros(len(rounds), len(rates))
 
     def score(candidate, epochs):
-        number = round(candidate["lr"] / 0.01) - 1
-        if epochs not in rungs:
-            raise ValueError(f"score(candidate, {epochs!r}): epochs must be one of the rungs, {rungs}")
-        calls.append((number, epochs))
-        return _REACHED[epochs][number]
+        if epochs not in rounds:
+            raise ValueError(f"score(candidate, {epochs!r}): epochs must be one of the rungs, {rounds}")
+        place = rounds.index(epochs), rates.index(candidate["lr"])
+        trained[place] += 1
+        return reached[place[0]][place[1]]
 
-    given = list(candidates)
-    best = call(answer, candidates, score, list(rungs))
-    require(candidates == given, "your function changes the list of candidates that it was given. Build new lists.")
-    return best, calls, candidates
+    best = call(answer, candidates, score, rungs)
+    require(trained.any(), "score was never called: it is what tells how good a candidate is.")
+    require(
+        trained.max() < 2,
+        "score was called twice for one candidate and the same epochs. Each call is a training: keep what it returned. "
+        "Each round has epochs of its own.",
+    )
+    found = isinstance(best, dict) and best.get("lr") in rates
+    require(found, f"return one candidate, not its score, its place or several. Got {type(best).__name__}.")
+    return {
+        "the number of candidates trained, round by round,": trained.sum(1),
+        "who was trained (a row a round)": trained,
+        "the place of the best": rates.index(best["lr"]),
+    }
 
 
-@check
-def successive_halving(answer) -> str:
-    """answer(candidates, score, rungs) -> the best of the last round; after each round the better half goes on."""
-    for count, rungs, rounds, right in (
-        (8, [1, 2, 4], [set(range(8)), {1, 3, 4, 7}, {1, 3}], 3),
-        (5, [1, 4], [set(range(5)), {1, 3, 4}], 3),  # of five, three go on
-        (4, [2], [set(range(4))], 2),
-    ):
-        best, calls, candidates = _halve(answer, count, rungs)
-        case = f"with {count} candidates and rungs {rungs}:"
-        require(calls, "score was never called: it is what tells how good a candidate is.")
-        used = {epochs for _, epochs in calls}
-        missing = [epochs for epochs in rungs if epochs not in used]
-        require(not missing, f"{case} no candidate was trained for {missing} epochs. Each round has its own number.")
-        for place, (epochs, wanted) in enumerate(zip(rungs, rounds, strict=True), start=1):
-            asked = [number for number, e in calls if e == epochs]
-            where = f"{case} in round {place}"
-            require(
-                len(asked) == len(set(asked)),
-                f"{where} score was called twice for one candidate. Each call is a training: keep what it returned.",
-            )
-            if place > 1:
-                first = sorted(rounds[place - 2], key=lambda number: _REACHED[rungs[place - 2]][number])
-                require(
-                    set(asked) != set(first[: len(wanted)]),
-                    f"{where} the worse half went on. Higher scores are better.",
-                )
-                require(
-                    len(asked) != len(rounds[place - 2]),
-                    f"{where} all {len(asked)} of the round before were trained again. Half of them must go.",
-                )
-            require(
-                len(asked) == len(wanted),
-                f"{where} {len(asked)} candidates were trained, expected {len(wanted)}"
-                f"{' (half of 5, rounded up)' if len(wanted) == 3 else ''}.",
-            )
-            require(
-                set(asked) == wanted,
-                f"{where} candidates {sorted(asked)} were trained, expected {sorted(wanted)}: the better half by the "
-                "scores of the round before.",
-            )
-        require(
-            not isinstance(best, int | float),
-            f"{case} return the candidate itself, not its score or place. Got {best}.",
-        )
-        require(not isinstance(best, list | tuple), f"{case} return one candidate, not {type(best).__name__} of them.")
-        if best != candidates[right]:
-            first = max(range(count), key=lambda number: _REACHED[rungs[0]][number])
-            require(
-                best != candidates[first] or len(rungs) == 1,
-                f"{case} that is the best of the first round. The last round decides.",
-            )
-            raise Wrong(f"{case} the answer is {best}, expected {candidates[right]}, the best of the last round.")
-    return "the better half of each round goes on, and the last round decides."
+def _halving(keep=lambda count: math.ceil(count / 2), better_first=True, best=lambda winners: winners[-1]):
+    def answer(candidates, score, rungs):
+        winners = []
+        for epochs in rungs:
+            pairs = [(score(candidate, epochs), candidate) for candidate in candidates]
+            pairs.sort(key=lambda pair: pair[0], reverse=better_first)
+            winners.append(pairs[0])
+            candidates = [candidate for _, candidate in pairs[: keep(len(pairs))]]
+        return best(winners)[1]
+
+    return answer
+
+
+def _halving_cases():
+    for count, rungs in ((8, [1, 2, 4]), (5, [1, 4]), (4, [2]), (11, [3, 6, 12]), (*sizes(1, 20, 30), [1, 2, 4, 8])):
+        candidates = [{"lr": rate, "flip": True} for rate in (0.01 + torch.rand(count)).tolist()]
+        yield candidates, torch.rand(len(rungs), count).tolist(), rungs
+
+
+successive_halving = Exercise(
+    reference=_halving(),
+    cases=_halving_cases,
+    run=_halve,
+    mistakes={
+        "the worse half went on. Higher scores are better.": _halving(better_first=False),
+        "all candidates were trained again in the second round. Half of them must go.": _halving(lambda count: count),
+        "of 5 candidates three go on: round the half up.": _halving(lambda count: max(1, count // 2)),
+        "that is the highest score of any round. The last round decides.": _halving(
+            best=lambda winners: max(winners, key=lambda pair: pair[0])
+        ),
+    },
+    praise="the better half of each round goes on, and the last round decides.",
+)

@@ -1,316 +1,242 @@
 """Checks of the exercises of lesson 09."""
 
 import math
+import random
 
+import numpy as np
 import torch
 
-from helpers.checks.frame import Wrong, call, check, close, require, tensor
+from helpers.checks.frame import Exercise, as_tensor, call, require, seed_all, sizes
 
 
-def _number(value, what: str) -> float:
-    """`value` as a number, or words about its type. A tensor of one number is a number, too."""
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
-        value = value.item()
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    require(good, f"{what} must be a number, got {type(value).__name__}.")
-    require(math.isfinite(value), f"{what} is {value}.")
-    return value
+def _operations(each=2, ways=lambda first: 2 if first else 3, power=2):
+    def answer(batch, channels_in, channels_out, kernel, height_out, width_out, first):
+        return each * ways(first) * batch * channels_out * height_out * width_out * channels_in * kernel**power
+
+    return answer
 
 
-@check
-def step_operations(answer) -> str:
-    """answer(batch, channels_in, channels_out, kernel, height_out, width_out, first) -> operations of a step."""
-    cases = ((11, 7, 13, 5, 17, 19), (4, 16, 2, 1, 9, 8), (7, 5, 17, 7, 11, 13))
-    for first in (False, True):  # in this order: what looks like a half there is the way forward here
-        for case in cases:
-            batch, channels_in, channels_out, kernel, height, width = case
-            count = _number(call(answer, *case, first), "the number of operations")
-            ways = 2 if first else 3
-
-            def times(forward, ways=ways):
-                return 2 * ways * forward
-
-            true = times(batch * channels_out * height * width * channels_in * kernel**2)
-            if count == true:
-                continue
-            forward = true // ways
-            said = f"for {(*case, first)} you return {count:,}, expected {true:,}. "
-            xor = times(batch * channels_out * height * width * channels_in * (kernel ^ 2))
-            require(count != xor, said + "In Python `^` is no power: write `**`.")
-            require(
-                2 * count != true,
-                said + "You return half of that: a multiplication and an addition count as two operations.",
-            )
-            require(
-                count != forward,
-                said
-                + "That is the way forward only. On the way back the gradient for the weights costs as much again, "
-                "and so does the gradient for the input.",
-            )
-            require(
-                first or count != 2 * forward,
-                said + "An inner layer goes through its arithmetic three times: forward, for the gradient of its "
-                "weights, and for the gradient of its input.",
-            )
-            require(
-                not first or count != 3 * forward,
-                said + "`first` changes nothing: nobody asks for the gradient of the images, so the first layer leaves "
-                "it out.",
-            )
-            require(batch * count != true, said + "`batch` is missing: every image goes through all of it.")
-            require(
-                kernel == 1 or kernel * count != true,
-                said + "A filter has kernel rows and kernel columns: kernel squared.",
-            )
-            require(
-                kernel == 1 or kernel**2 * count != true,
-                said + "`kernel` is missing: each number is a sum over kernel rows and kernel columns.",
-            )
-            require(
-                height * count != true and width * count != true and height * width * count != true,
-                said + "The arithmetic is done at every position: height_out times width_out.",
-            )
-            require(channels_in * count != true, said + "Each number is made from all input channels.")
-            require(channels_out * count != true, said + "Every output channel has numbers of its own.")
-            raise Wrong(said + "Count what one output number needs, then how many there are, then the ways through.")
-    return "two operations for each product, three ways through an inner layer, two through the first."
+step_operations = Exercise(
+    reference=_operations(),
+    cases=lambda: [
+        (*own, kernel, height, width, first)
+        for kernel in (3, 1, 7)
+        for *own, height, width in [sizes(5, 8, 24)]
+        for first in (False, True)
+    ],
+    tolerance=1e-6,
+    mistakes={
+        "you return half of that: a multiplication and an addition count as two operations.": _operations(each=1),
+        "an inner layer goes through its arithmetic three times: forward, for the gradient of its weights, and for the "
+        "gradient of its input.": (_operations(ways=lambda first: 1), _operations(ways=lambda first: 2)),
+        "nobody asks for the gradient of the images: the first layer (`first`) leaves it out.": _operations(
+            ways=lambda first: 3
+        ),
+        "a filter has kernel rows and kernel columns: kernel squared.": (_operations(power=1), _operations(power=0)),
+    },
+    praise="two operations for each product, three ways through an inner layer, two through the first.",
+)
 
 
-@check
-def warmed_rate(answer) -> str:
-    """answer(step, base_rate, base_batch, batch, warmup_steps) -> learning rate: scaled in proportion, warmed up."""
-    for base, base_batch, batch, warmup in ((0.1, 128, 512, 10), (0.05, 128, 320, 4), (0.2, 256, 64, 6)):
-        ratio = batch / base_batch
-        scaled = base * ratio
+def _rate(ratio=lambda batch, base_batch: batch / base_batch, done=lambda step, steps: min(1, step / steps), start=1):
+    """base_rate * start at first, base_rate * ratio at last; `done` of the way at this step."""
 
-        def rate_at(step, base=base, base_batch=base_batch, batch=batch, warmup=warmup):
-            return _number(call(answer, step, base, base_batch, batch, warmup), "the learning rate")
+    def answer(step, base_rate, base_batch, batch, warmup_steps):
+        first, last = base_rate * start, base_rate * ratio(batch, base_batch)
+        return first + (last - first) * (done(step, warmup_steps) if warmup_steps else 1)
 
-        def is_close(rate, other):
-            return math.isclose(rate, other, rel_tol=1e-6, abs_tol=1e-9)
-
-        setting = f"base_rate={base}, base_batch={base_batch}, batch={batch}, warmup_steps={warmup}"
-        late = warmup + 3
-        rate = rate_at(late)
-        said = f"with {setting} step {late} has the rate {rate:.4g}, expected {scaled:.4g}. "
-        likely = (
-            (base, "It does not depend on the batch."),
-            (base * math.sqrt(ratio), "It grows in proportion, without a square root."),
-            (base / ratio, "It is upside down: a larger batch gets a larger rate."),
-            (base * (batch // base_batch), "`//` cuts off: divide with `/`."),
-            (base + (scaled - base) * late / warmup, "After the warm-up it must not change any more."),
-        )
-        for mistake, words in likely:
-            require(is_close(rate, scaled) or not is_close(rate, mistake), said + words)
-        require(is_close(rate, scaled), said + "After the warm-up it is base_rate * batch / base_batch.")
-
-        rate = rate_at(0)
-        said = f"with {setting} step 0 has the rate {rate:.4g}, expected {base:.4g}. "
-        require(not is_close(rate, scaled), said + "There is no warm-up: step 0 has the scaled rate already.")
-        require(
-            not is_close(rate, base + (scaled - base) / warmup),
-            said + "That is one step too early: steps count from 0.",
-        )
-        require(is_close(rate, base), said + f"For you the warm-up begins at {rate:.4g}; it begins at base_rate.")
-
-        for step in (1, warmup // 2, warmup - 1, warmup):
-            rate, true = rate_at(step), base + (scaled - base) * step / warmup
-            said = f"with {setting} step {step} has the rate {rate:.4g}, expected {true:.4g}. "
-            require(
-                is_close(rate, true) or not is_close(rate, base * ratio ** (step / warmup)),
-                said + "The increments must be equal, not the factors.",
-            )
-            require(
-                is_close(rate, true) or not is_close(rate, base),
-                said + "Before the end of the warm-up it stays at base_rate. It must grow in equal increments.",
-            )
-            require(is_close(rate, true), said + "From step 0 to step warmup_steps it grows in equal increments.")
-    rate = _number(call(answer, 0, 0.1, 128, 256, 0), "the learning rate")
-    require(math.isclose(rate, 0.2), f"without warm-up, step 0 must have the scaled rate 0.2 at once, got {rate:.4g}.")
-    return "in proportion to the batch, after a warm-up in equal increments."
+    return answer
 
 
-def _filters(covariance: torch.Tensor, scale) -> torch.Tensor:
-    """Eigenvectors of `covariance` as rows, the largest eigenvalue first, each times scale(eigenvalue)."""
-    values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * scale(values.clamp(min=0))).T.flip(0)
+def _settings():
+    for base_rate, base_batch, batch, steps in ((0.1, 128, 512, 10), (0.05, 128, 320, 4), (0.2, 256, 64, 6)):
+        for step in (steps + 3, 0, 1, steps // 2, steps - 1, steps, 50 * steps):
+            yield step, base_rate, base_batch, batch, steps
+        yield 0, base_rate, base_batch, batch, 0
+        yield 2, base_rate, base_batch, batch, 0
 
 
-@check
-def whitening_filters(answer) -> str:
-    """answer(patches, eps): (N, D) -> (D, D), rows: eigenvectors / sqrt(eigenvalue + eps), the largest first."""
-    for spread, eps in (((5.0, 3.0, 2.0, 1.0, 0.5, 0.2), 0.02), ((2.0, 1.0, 0.3, 0.1), 0.01)):
-        size = len(spread)
-        turn = torch.linalg.qr(torch.randn(size, size)).Q
-        patches = (torch.randn(4000, size) * torch.tensor(spread)) @ turn.T + torch.linspace(-3, 2, size)
-        filters = tensor(call(answer, patches, eps), (size, size), "the filters")
-        require(bool(filters.isfinite().all()), "some numbers of the filters are not finite.")
-        covariance = torch.cov(patches.double().T)
-        true = _filters(covariance, lambda value, eps=eps: 1 / (value + eps).sqrt())
+warmed_rate = Exercise(
+    reference=_rate(),
+    cases=_settings,
+    tolerance=1e-6,
+    mistakes={
+        "it grows in proportion, without a square root.": _rate(
+            lambda batch, base_batch: math.sqrt(batch / base_batch)
+        ),
+        "after the warm-up it must not change any more.": _rate(done=lambda step, steps: step / steps),
+        "there is no warm-up: step 0 has the scaled rate already.": _rate(done=lambda step, steps: 1),
+        "the warm-up begins at 0. It must begin at base_rate.": _rate(start=0),
+        "that is one step too early: steps count from 0.": _rate(done=lambda step, steps: min(1, (step + 1) / steps)),
+    },
+    praise="in proportion to the batch, after a warm-up in equal increments.",
+)
 
-        def same(other, filters=filters) -> bool:  # the sign of an eigenvector is free
-            return close(filters.abs(), other.abs(), 5e-3)
 
+def _whitening(scale=lambda values, eps: 1 / (values + eps).sqrt(), about_mean=True, rows=lambda v: v.T.flip(0)):
+    def answer(patches, eps):
+        covariance = torch.cov(patches.T) if about_mean else patches.T @ patches / len(patches)
         values, vectors = torch.linalg.eigh(covariance)
-        moment = patches.double().T @ patches.double() / len(patches)
-        root = (values + eps).sqrt()
-        # In the order in which they are told: the first that fits.
-        likely = (
-            (true.flip(0), "the smallest eigenvalue comes first: turn the rows round."),
-            (true.T, "the filters stand in the columns. Transpose: one filter in each row."),
-            (
-                true.flip(0).T,
-                "the filters stand in the columns, the smallest eigenvalue first. `eigh` gives each eigenvector as a "
-                "column: transpose, then turn the rows round.",
-            ),
-            (
-                (vectors.T / root).flip(0),
-                "each number was divided by the root of another eigenvalue: divide each whole eigenvector by its own, "
-                "`vectors / root`, before you transpose.",
-            ),
-            (
-                _filters(covariance, lambda value, eps=eps: 1 / (value + eps)),
-                "divide by the square root of the eigenvalue plus eps.",
-            ),
-            (_filters(covariance, torch.ones_like), "the eigenvectors are not scaled yet."),
-            (
-                _filters(covariance, lambda value, eps=eps: (value + eps).sqrt()),
-                "that multiplies by the root. Divide: large variances must become smaller.",
-            ),
-            (_filters(covariance, lambda value: 1 / value.sqrt()), "`eps` is not added."),
-            (
-                _filters(covariance, lambda value, eps=eps: 1 / (value.sqrt() + eps)),
-                "`eps` belongs under the root: (eigenvalue + eps).sqrt().",
-            ),
-            (
-                vectors / root @ vectors.T,
-                "that turns the whitened numbers back to where they came from (it is called ZCA). Leave them: each row "
-                "is one scaled eigenvector.",
-            ),
-            (
-                _filters(moment, lambda value, eps=eps: 1 / (value + eps).sqrt()),
-                "the mean of the patches was not subtracted: the covariance is about the mean. torch.cov does it.",
-            ),
-        )
-        for mistake, words in likely:
-            require(same(true) or not same(mistake), words)
-        require(same(true), "these are not eigenvectors / sqrt(eigenvalue + eps), one in each row, largest first.")
-        require(
-            close(filters @ covariance @ filters.T, (true @ covariance @ true.T).diagonal().diag(), 2e-2),
-            "the signs inside a filter are wrong. A whole eigenvector may change its sign, single numbers may not.",
-        )
-    return "projected onto the eigenvectors and divided by the root, all numbers vary alike and independently."
+        return rows(vectors * scale(values, eps))
+
+    return answer
 
 
-def _indices(value, count: int) -> list[int]:
-    if isinstance(value, torch.Tensor):
-        require(value.ndim == 1, f"return a row of indices, got a tensor of shape {tuple(value.shape)}.")
-        value = value.tolist()
-    require(hasattr(value, "__iter__") and not isinstance(value, str), f"return indices, got {type(value).__name__}.")
-    value = list(value)
-    value = [i.item() if isinstance(i, torch.Tensor) and i.numel() == 1 else i for i in value]
-    whole = all(isinstance(i, int) and not isinstance(i, bool) for i in value)
-    require(whole, "indices must be whole numbers.")
-    outside = [i for i in value if not 0 <= i < count]
-    require(not outside, f"with count={count} the indices go from 0 to {count - 1}, got {outside[:1]}.")
-    return value
+def _patches():
+    """Patches (N, D) of known variances, in random directions, about a mean that is not 0."""
+    for size, eps in zip(sizes(4, 3, 8), (0.02, 0.3, 0.01, 0.1), strict=True):
+        spread = 4 * 0.6 ** torch.arange(size)
+        turn = torch.linalg.qr(torch.randn(size, size)).Q
+        yield (turn * spread @ torch.randn(size, 4000)).T + torch.linspace(-3, 2, size), eps
 
 
-@check
-def shard(answer) -> str:
-    """answer(count, epoch, rank, processes) -> indices of this process: all together each image once, equally many."""
-    touched = []
+def _without_signs(answer, patches, eps):
+    """An eigenvector may change its sign, but only as a whole."""
+    filters = as_tensor(call(answer, patches, eps))
+    products = filters[:, :, None] * filters[:, None, :] if filters.ndim == 2 else None
+    return {"the array of filters, without signs,": filters.abs(), "the products of the numbers of a filter": products}
 
-    def shares(count, epoch, processes) -> list[list[int]]:
-        found = []
-        for rank in range(processes):
-            torch.manual_seed(100 + rank)  # each process has random numbers of its own
-            before = torch.get_rng_state()
-            found.append(_indices(call(answer, count, epoch, rank, processes), count))
-            touched.append(not torch.equal(before, torch.get_rng_state()))
+
+whitening_filters = Exercise(
+    reference=_whitening(),
+    cases=_patches,
+    run=_without_signs,
+    tolerance=5e-3,  # whether variances are divided by N or N - 1
+    mistakes={
+        "the smallest eigenvalue comes first: turn the rows round.": _whitening(rows=lambda v: v.T),
+        "the filters stand in the columns: `eigh` gives each eigenvector as a column. Transpose, and let the largest "
+        "eigenvalue come first.": (_whitening(rows=lambda v: v.flip(1)), _whitening(rows=lambda v: v)),
+        "divide each eigenvector by the root of its eigenvalue plus eps: `(values + eps).sqrt()`.": (
+            _whitening(lambda values, eps: torch.ones(len(values))),
+            _whitening(lambda values, eps: 1 / (values + eps)),
+            _whitening(lambda values, eps: 1 / values.sqrt()),
+            _whitening(lambda values, eps: 1 / (values.sqrt() + eps)),
+        ),
+        "the mean of the patches was not subtracted: the covariance is about the mean. torch.cov does it.": _whitening(
+            about_mean=False
+        ),
+    },
+    praise="projected onto the eigenvectors and divided by the root, all numbers vary alike and independently.",
+)
+
+
+def _next_draws():
+    return random.random(), np.random.random(), torch.rand(()).item()  # noqa: NPY002
+
+
+def _indices(value, count) -> list[int]:
+    numbers = as_tensor(value if hasattr(value, "shape") else list(value), "the row of indices")
+    require(numbers.ndim == 1, f"return a row of indices, got the shape {tuple(numbers.shape)}.")
+    wrong = [i for i in numbers.tolist() if i != int(i) or not 0 <= i < count]
+    require(not wrong, f"with count={count} the indices are whole numbers from 0 to {count - 1}, got {wrong[:1]}.")
+    return [int(i) for i in numbers]
+
+
+def _shared_out(answer, count, epoch, rank, processes):
+    """The images of all processes, in six epochs. Each process has random numbers of its own, and keeps them."""
+
+    def images(epoch, rank, seed):
+        seed_all(seed)
+        expected = _next_draws()
+        seed_all(seed)
+        found = _indices(call(answer, count, epoch, rank, processes), count)
+        drew.append(_next_draws() != expected)
         return found
 
-    for count, processes in ((12, 3), (11, 2), (21, 4), (7, 1)):
-        found, setting = shares(count, 0, processes), f"count={count}, processes={processes}"
-        for rank, own in enumerate(found):
-            for i in own:
-                require(own.count(i) == 1, f"with {setting} process {rank} shows image {i} twice.")
-        everything = [i for own in found for i in own]
-        for i in everything:
-            require(
-                everything.count(i) == 1,
-                f"with {setting} image {i} is shown by two processes. All must shuffle alike, with a generator made "
-                "from the epoch, and take different places of the same order.",
-            )
-        lengths = [len(own) for own in found]
-        require(
-            len(set(lengths)) == 1,
-            f"with {setting} the processes get different numbers of images, {lengths}. The one with more would wait "
-            "for the others for ever.",
-        )
-        require(
-            lengths[0] == count // processes,
-            f"with {setting} each process gets {lengths[0]} images, expected {count // processes}: leave out only the "
-            "few that cannot be shared out evenly.",
-        )
-        require(shares(count, 0, processes) == found, "asked again for the same epoch, it gives other images.")
-    epochs = [shares(40, epoch, 2) for epoch in range(6)]
-    require(any(own != sorted(own) for own in epochs[0]), "the images are not shuffled.")
-    require(
-        any(epoch != epochs[0] for epoch in epochs),
-        "every epoch has the same order: make the generator from `epoch`.",
-    )
-    require(
-        len({tuple(sorted(epoch[0])) for epoch in epochs}) > 1,
-        "process 0 gets the same images in every epoch, only in another order. Shuffle all of them first, then share "
-        "them out.",
-    )
-    require(
-        not any(touched),
-        "your function changes the random numbers of the whole process. Draw from a generator of its own: "
-        "torch.Generator().manual_seed(epoch).",
-    )
-    return "one order for all, made from the epoch, and different places in it for each process."
+    drew = []
+    epochs = [[images(e, rank, 100 + rank) for rank in range(processes)] for e in range(epoch, epoch + 6)]
+    shown = [sum(shares, []) for shares in epochs]
+    enough = count > 30  # for no order to come by chance
+    return {
+        "the number of images of each process": [len(share) for share in epochs[0]],
+        "whether an image is shown twice": any(len(images) > len(set(images)) for images in shown),
+        "whether another call gives other images": images(epoch, 0, 7) != epochs[0][0],
+        "whether the images are in order": any(share == sorted(share) for share in epochs[0]) if enough else None,
+        "the number of different orders in six epochs": len(set(map(tuple, shown))) if enough else None,
+        "the number of different selections of process 0 in six epochs": (
+            len({frozenset(shares[0]) for shares in epochs}) if enough else None
+        ),
+        "whether it draws from the random numbers of the whole process": any(drew),
+    }
 
 
-@check
-def averaged_gradient(answer) -> str:
-    """answer(gradients, counts): gradients of mean losses over counts[i] images -> that of the mean over all images."""
-    for counts in ([60, 4, 16], [5, 10]):
-        own = [torch.randn(3, 2) for _ in counts]
-        given = [g.clone() for g in own]
-        result = tensor(call(answer, given, list(counts)), (3, 2), "the gradient")
-        stacked, weights = torch.stack(own).double(), torch.tensor(counts).double().view(-1, 1, 1)
-        total = (weights * stacked).sum(dim=0)
-        true = total / sum(counts)
-        shown = f"with counts={counts}: "
-        require(
-            not close(result, stacked.mean(dim=0)),
-            shown + "that is the plain mean. It is right only if all processes have equally many images.",
-        )
-        require(not close(result, stacked.sum(dim=0)), shown + "that is the plain sum of the gradients.")
-        require(
-            not close(result, total), shown + "that is the sum over all images: divide by the number of all images."
-        )
-        require(
-            not close(result, total / len(counts)),
-            shown + "you divide by the number of processes: divide by the number of all images.",
-        )
-        require(
-            not close(result, stacked.sum(dim=0) / sum(counts)),
-            shown + "each gradient is a mean over its own images: multiply it by its count before you add up.",
-        )
-        inverse = (1 / weights) / (1 / weights).sum()
-        require(
-            not close(result, (inverse * stacked).sum(dim=0)) and not close(result, (stacked / weights).sum(dim=0)),
-            shown + "you divide each gradient by its count: a process with more images must weigh more.",
-        )
-        require(close(result, true), shown + "weigh each gradient by its share of all images.")
-        require(
-            all(torch.equal(a, b) for a, b in zip(given, own, strict=True)),
-            "the gradients that were passed are changed afterwards. Compute new ones.",
-        )
-    equal = [torch.randn(2) for _ in range(4)]
-    result = tensor(call(answer, equal, [8] * 4), (2,), "the gradient")
-    require(close(result, torch.stack(equal).double().mean(dim=0)), "with equal counts it must be the plain mean.")
-    return "every image weighs the same, wherever it was shown."
+def _sharing(order=lambda count, epoch, rank: _order(count, epoch), cut=lambda order, n: order[: len(order) // n * n]):
+    return lambda count, epoch, rank, processes: cut(order(count, epoch, rank), processes)[rank::processes]
+
+
+def _order(count, seed):
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def _seeding_everything(count, epoch, rank):
+    torch.default_generator.manual_seed(epoch)
+    return torch.randperm(count)
+
+
+shard = Exercise(
+    reference=_sharing(),
+    cases=lambda: [
+        (40, 0, None, 2),
+        (12, 5, None, 3),
+        (11, 1, None, 2),
+        (7, 0, None, 1),
+        (*sizes(1, 50, 90), 3, None, 4),
+    ],
+    run=_shared_out,
+    mistakes={
+        "an image is shown by two processes. All must shuffle alike, with a generator made from the epoch, "
+        "`torch.Generator().manual_seed(epoch)`, and take different places of the same order.": (
+            _sharing(lambda count, epoch, rank: torch.randperm(count)),
+            _sharing(lambda count, epoch, rank: _order(count, epoch + 1000 * rank)),
+        ),
+        "the processes get different numbers of images: the one with more would wait for the others for ever.": (
+            _sharing(cut=lambda order, processes: order)
+        ),
+        "images are shown twice to share them out evenly. Leave out the few that remain.": (
+            _sharing(cut=lambda order, processes: torch.cat([order, order[: -len(order) % processes]]))
+        ),
+        "every epoch has the same order: shuffle, with a generator made from `epoch`.": (
+            _sharing(lambda count, epoch, rank: torch.arange(count)),
+            _sharing(lambda count, epoch, rank: _order(count, 0)),
+        ),
+        "it changes the random numbers of the whole process. Draw from a generator of its own: "
+        "torch.Generator().manual_seed(epoch).": _sharing(_seeding_everything),
+    },
+    praise="one order for all, made from the epoch, and different places in it for each process.",
+)
+
+
+def _averaged(weights, total=sum):
+    """Gradients times weights(counts), added up, divided by total(counts)."""
+
+    def answer(gradients, counts):
+        return sum(w * g for w, g in zip(weights(counts), gradients, strict=True)) / total(counts)
+
+    return answer
+
+
+def _gradients():
+    for shape, counts in (((3, 2), [60, 4, 16]), ((5,), [5, 10]), ((), sizes(4, 1, 50)), ((2, 3, 1, 2), [8] * 4)):
+        yield [torch.randn(shape) for _ in counts], counts
+
+
+averaged_gradient = Exercise(
+    reference=_averaged(lambda counts: counts),
+    cases=_gradients,
+    mistakes={
+        "that is the plain mean. It is right only if all processes have equally many images.": _averaged(
+            lambda counts: [1] * len(counts), len
+        ),
+        "that is a sum: divide by the number of all images.": (
+            _averaged(lambda counts: counts, lambda counts: 1),
+            _averaged(lambda counts: [1] * len(counts), lambda counts: 1),
+        ),
+        "you divide by the number of processes: divide by the number of all images.": _averaged(
+            lambda counts: counts, len
+        ),
+        "each gradient is a mean over its own images: multiply it by its count before you add up.": _averaged(
+            lambda counts: [1] * len(counts)
+        ),
+    },
+    praise="every image weighs the same, wherever it was shown.",
+)

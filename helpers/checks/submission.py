@@ -6,105 +6,98 @@ prints, nor what became of its check lines. Of its cells those are run that the 
 
 import ast
 import contextlib
-import importlib
-import json
 import os
 import re
 import subprocess
 import symtable
-import sys
 import tempfile
-from collections import namedtuple
 from pathlib import Path
 
-from IPython.core.inputtransformer2 import TransformerManager
-from jupyter_client.manager import start_new_kernel
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import DeadKernelError
+from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = {"Right": "right", "Not yet": "not yet", "Not solved yet": "not solved"}
-Cell = namedtuple("Cell", "kind source tags")
+# A copy of the checks for the judge alone, so that it does not matter what the submission does to its own.
+BEFORE = """import sys, torch, helpers.checks as _course
+for _name in [name for name in sys.modules if name.partition(".")[0] == "helpers"]: del sys.modules[_name]"""
+JUDGE = "(lambda verdict: (verdict.status, verdict.words))(_course.{}({}))"
 
 
 def grade(path: Path, limit: float) -> tuple[str, dict[str, tuple[str, str]]]:
     """(the lesson's name, {check: (verdict, words)}), the verdict right, not yet, not solved, missing or error.
 
-    Args:
-        path: the submission. It is only read.
-        limit: seconds for each cell and each check.
-
-    Raises:
-        ValueError: the file cannot be read, or is of no lesson. The message goes on after the file's name.
+    The submission is only read; each cell and each check may take `limit` seconds.
+    Raises ValueError if it cannot be read, or is of no lesson; the message goes on after the file's name.
     """
-    cells = read(path)
+    cells = _read(path)
     lesson = _lesson(path, cells)
     asked = exercises(lesson)
-    sources = [cell.source for cell in cells if cell.kind == "code" and not _is_solution(cell)]
-    needed, last = _plan(sources, set(asked.values()))
-    verdicts = {check: ("missing", f"no cell defines `{answer}`.") for check, answer in asked.items()}
-    if not needed:
-        return lesson.stem, verdicts
-    with _fresh_kernel(limit) as run:
-        for place in needed:
-            _, trouble = run(sources[place])
-            for check, answer in asked.items():
-                if last.get(answer) == place:
-                    call = f"__import__('runpy').run_path({__file__!r})['judge']({check!r}, {answer!r}, globals())"
-                    verdict, stopped = run("", call)
-                    status, words = verdict or ("", trouble or stopped or f"its cell leaves no `{answer}` behind.")
-                    verdicts[check] = SHORT.get(status, "error"), words
+    title = "# @title Solution"  # on Colab, tags may be gone
+    own = [(source, tags) for kind, source, tags in cells if kind == "code" and not source.startswith(title)]
+    sources = [source for source, tags in own if "solution" not in tags]
+    steps = [("", BEFORE)]
+    for source, bound in needed(sources, set(asked.values())):
+        steps += [("", source), *((check, JUDGE.format(check, name)) for check, name in asked.items() if name in bound)]
+    verdicts = {check: ("missing", f"no cell defines `{name}`.") for check, name in asked.items()}
+    for (check, _), (value, error) in zip(steps, _execute([source for _, source in steps], limit), strict=True):
+        if not check:
+            trouble = error
+        elif value:
+            status, words = ast.literal_eval(value)
+            verdicts[check] = SHORT[status], words
+        else:
+            verdicts[check] = "error", trouble or error
     return lesson.stem, verdicts
 
 
-def judge(check: str, answer: str, namespace: dict) -> tuple[str, str] | None:
-    """In the submission's kernel: (status, words) of the check. None if there is no answer of that name.
+def _execute(sources: list[str], limit: float) -> list[tuple[str, str]]:
+    """(value of the last line as text, what went wrong) of each cell, run in a fresh kernel. "" for none."""
+    seen = [("", "not reached: in this cell or one before it, Python ended or could not be stopped.")] * len(sources)
+    stopped = {"ename": "TimeoutError", "evalue": f"no answer within {limit:g} seconds.", "traceback": []}
 
-    The check comes from a fresh copy of the course's code, so it does not matter what the submission did to `checks`.
-    """
-    if answer not in namespace:
-        return None
-    theirs = _forget_helpers()
-    sys.path.insert(0, str(ROOT))
+    def note(cell, cell_index, execute_reply):
+        reply, outputs = execute_reply["content"], {output.output_type: output for output in cell.outputs}
+        if reply.get("evalue") == stopped["evalue"] and "error" not in outputs:  # no KeyboardInterrupt: it runs on
+            raise DeadKernelError
+        value = outputs["execute_result"].data["text/plain"] if "execute_result" in outputs else ""
+        seen[cell_index] = value, f"{reply['ename']}: {reply['evalue']}" if reply["status"] == "error" else ""
+
+    notebook = new_notebook(cells=[new_code_cell(source) for source in sources])
+    (ROOT / "build").mkdir(exist_ok=True)  # below the course, where the setup cell finds helpers/
+    with tempfile.TemporaryDirectory(dir=ROOT / "build", ignore_cleanup_errors=True) as folder:
+        client = NotebookClient(
+            notebook,
+            kernel_name="python3",
+            resources={"metadata": {"path": folder}},
+            allow_errors=True,
+            timeout_func=lambda cell: limit if cell.source != BEFORE else 300,  # importing is not the student's time
+            interrupt_on_timeout=True,
+            error_on_timeout=stopped,
+            on_cell_executed=note,
+        )
+        variables = {"COURSE_PROFILE": "ci", "DATA_DIR": "sample"} | os.environ  # those that are set override
+        variables |= {"PYTHONPATH": str(ROOT), "CHECKPOINT_DIR": folder}
+        with contextlib.suppress(DeadKernelError):
+            client.execute(env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return seen
+
+
+def _read(path: Path) -> list[tuple[str, str, set]]:
+    """(kind, source, tags) of each cell of a notebook. ValueError says what is wrong with the file."""
     try:
-        verdict = getattr(importlib.import_module("helpers.checks"), check)(namespace[answer])
-        return verdict.status, verdict.words
-    finally:
-        sys.path.remove(str(ROOT))
-        _forget_helpers()
-        sys.modules.update(theirs)
-
-
-def _forget_helpers() -> dict:
-    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "helpers"}
-
-
-# ---------------------------------------------------------------- the notebook
-
-
-def read(path: Path) -> list[Cell]:
-    """The cells of a notebook. ValueError says what is wrong with the file."""
-    if path.is_dir():
-        raise ValueError("is a folder: name the notebooks in it.")
-    try:
-        notebook = json.loads(path.read_bytes())
+        notebook = nbformat.read(path, as_version=4)
+        return [(cell.cell_type, cell.source, set(cell.metadata.get("tags", ()))) for cell in notebook.cells]
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}.") from None
-    except ValueError:
-        raise ValueError("holds no JSON: it is no notebook, or not the whole of one.") from None
-    with contextlib.suppress(KeyError, TypeError, AttributeError):
-        if notebook["nbformat"] == 4:
-            fields = ((cell["cell_type"], cell["source"], cell["metadata"]) for cell in notebook["cells"])
-            return [Cell(kind, "".join(source), set(metadata.get("tags", ()))) for kind, source, metadata in fields]
-    raise ValueError("is no notebook of format 4: open it in JupyterLab, save it there, and take that file.")
+    except Exception:  # nbformat raises many kinds
+        raise ValueError("is no notebook, or not the whole of one.") from None
 
 
-def exercises(lesson: Path) -> dict[str, str]:
-    """{name of the check: name of the answer}, from the last lines of the lesson's exercise cells."""
-    stubs = [cell.source.splitlines()[-1] for cell in read(lesson) if "exercise" in cell.tags]
-    return dict(re.fullmatch(r"checks\.(\w+)\((\w+)\)", stub).groups() for stub in stubs)
-
-
-def _lesson(path: Path, cells: list[Cell]) -> Path:
-    text = "\n".join(cell.source for cell in cells if cell.kind == "markdown")
+def _lesson(path: Path, cells: list) -> Path:
+    text = "\n".join(source for kind, source, _ in cells if kind == "markdown")
     number = re.search(r"^# (\d\d) ·", text, re.MULTILINE) or re.match(r"(\d\d)_", path.name)
     lessons = sorted((ROOT / "notebooks").glob(f"{number[1]}_*.ipynb")) if number else []
     if not lessons:
@@ -112,28 +105,27 @@ def _lesson(path: Path, cells: list[Cell]) -> Path:
     return lessons[0]
 
 
-def _is_solution(cell: Cell) -> bool:
-    return "solution" in cell.tags or cell.source.startswith("# @title Solution")
+def exercises(lesson: Path) -> dict[str, str]:
+    """{name of the check: name of the answer}, from the last lines of the lesson's exercise cells."""
+    stubs = [source.splitlines()[-1] for _, source, tags in _read(lesson) if "exercise" in tags]
+    return dict(re.fullmatch(r"checks\.(\w+)\((\w+)\)", stub).groups() for stub in stubs)
 
 
-def _plan(sources: list[str], answers: set[str]) -> tuple[list[int], dict[str, int]]:
-    """Positions of the cells to run, and the last of them that binds each answer: there it is judged."""
-    bound_and_used = [names(source) for source in sources]
-    needed, last, wanted = [], {}, answers | {"*"}
-    for place in reversed(range(len(sources))):
-        bound, used = bound_and_used[place]
+def needed(sources: list[str], wanted: set[str]) -> list[tuple[str, set[str]]]:
+    """Those cells, in order, that bind one of the wanted names, or what these build on; with all names they bind."""
+    found, wanted = [], wanted | {"*"}
+    for source in reversed(sources):
+        bound, used = names(source)
         if bound & wanted:
-            needed.insert(0, place)
+            found.insert(0, (source, bound))
             wanted |= used
-            last = dict.fromkeys(bound & answers, place) | last
-    return needed, last
+    return found
 
 
 def names(source: str) -> tuple[set[str], set[str]]:
-    """Names that a cell binds, and names that it uses. If it is not Python, every word in it may be either."""
-    source = re.sub(r"\A\s*%%.*\n", "", source)  # such as %%time
+    """Names that a cell binds, and names that it uses. If it is not plain Python, every word in it may be either."""
     try:
-        tables = [symtable.symtable(TransformerManager().transform_cell(source), "cell", "exec")]
+        tables = [symtable.symtable(source, "cell", "exec")]
     except (SyntaxError, ValueError):
         words = set(re.findall(r"\w+", source))
         return words, words
@@ -143,44 +135,3 @@ def names(source: str) -> tuple[set[str], set[str]]:
         tables += table.get_children()
         used |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and s.is_global()}
     return bound | ({"*"} if "import *" in source else set()), used
-
-
-# ---------------------------------------------------------------- the kernel
-
-
-@contextlib.contextmanager
-def _fresh_kernel(limit: float):
-    """Gives run(code, expression) -> (value of the expression after the code, what went wrong or "")."""
-    (ROOT / "build").mkdir(exist_ok=True)  # below the course, where the setup cell finds helpers/
-    with tempfile.TemporaryDirectory(dir=ROOT / "build", ignore_cleanup_errors=True) as folder:
-        variables = {"COURSE_PROFILE": "ci", "DATA_DIR": "sample"} | os.environ  # those that are set override
-        variables |= {"PYTHONPATH": str(ROOT), "CHECKPOINT_DIR": folder}
-        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        manager, client = start_new_kernel(120, "python3", cwd=folder, env=variables, **silent)
-        options = {"allow_stdin": False, "stop_on_error": False, "output_hook": lambda message: None}
-
-        def run(code, expression="None", limit=limit):
-            if not manager.is_alive():
-                return None, "not reached: a cell before it could not be stopped, or ended Python."
-            asked = {"value": expression}
-            try:
-                reply = client.execute_interactive(code, user_expressions=asked, timeout=limit, **options)["content"]
-            except TimeoutError:
-                try:
-                    manager.interrupt_kernel()
-                    client.wait_for_ready(timeout=10)
-                except RuntimeError:  # it does not listen
-                    manager.shutdown_kernel(now=True)
-                return None, f"no answer within {limit:g} seconds: an endless loop, or Python has ended."
-            if reply["status"] == "ok":
-                reply = reply["user_expressions"]["value"]
-            if reply["status"] == "ok":
-                return ast.literal_eval(reply["data"]["text/plain"]), ""
-            return None, f"{reply.get('ename')}: {reply.get('evalue')}"
-
-        try:
-            run("", "bool(__import__('torch'))", limit=300)  # loading PyTorch is not the student's time
-            yield run
-        finally:
-            client.stop_channels()
-            manager.shutdown_kernel(now=True)
