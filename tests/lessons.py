@@ -41,4 +41,10 @@ class Lesson:
             yield stub.lines[-1].removeprefix("checks.").partition("(")[0], stub, solution
 
 
+def saved_text(lesson: Lesson) -> str:
+    """All that the saved cells have printed, or shown as text."""
+    outputs = [output for cell in lesson.cells for output in cell.raw.get("outputs", [])]
+    return "\n".join("".join(o.get("text", o.get("data", {}).get("text/plain", ""))) for o in outputs)
+
+
 LESSONS = [Lesson(path) for path in PATHS]
