@@ -88,9 +88,10 @@ def fit(
         quiet: no progress and no line an epoch; only what must be seen.
 
     Raises:
-        ValueError: an unknown option, a network or batches that cannot be trained, or a checkpoint of another run.
+        ValueError: an unknown option, a network or batches that cannot be trained, or a checkpoint that is of another
+            run or is being written by one.
         FloatingPointError: the loss is no longer a finite number; names the step, its learning rate and likely cause.
-        OSError: the checkpoint cannot be written, or another process is writing it.
+        OSError: the checkpoint cannot be written.
     """
     _check(model, train, epochs, lr, clip, label_smoothing)
     device, lr, steps = next(model.parameters()).device, float(lr), epochs * len(train)

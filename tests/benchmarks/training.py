@@ -5,7 +5,7 @@
 
 Ordinary means: float32, contiguous, Adam, images that a DataLoader with two workers augments one by one with PIL.
 Draws its own pictures, so that it needs no data. Close other programs: both sides use every core. About three minutes
-on two cores. The machine's speed is that of its matrix products, in the number format that `fit` chose.
+on two cores. The machine's speed is that of its matrix products, in the precision that `fit` chose.
 
 With --accuracy it goes on to the question that counts, on CIFAR-10 and at the first width: which test accuracy do the
 published recipe's 24 epochs give, and does the course's recipe reach it in an eighth of the time? Both train through
