@@ -2,14 +2,15 @@
 
     .venv/bin/python tests/benchmarks/results.py                        prints README's table of what was measured
     .venv/bin/python tests/benchmarks/results.py published 16 24 0 1 2  trains: recipe, width, epochs, seeds
+    .venv/bin/python tests/benchmarks/results.py course 64 24 0
     .venv/bin/python tests/benchmarks/results.py ours 16 7 0 1 2
     .venv/bin/python tests/benchmarks/results.py lesson09 48 9 0 1 2
 
-"published" and "ours" are recipes 1 and 3 of lesson 05 on the course's ResNet (see training.py), "lesson09" is that
-lesson's final run (see time_to_accuracy.py). All learn from the same 45,000 images. Nothing is chosen here: each
-network is the one after the last epoch, and meets the test images once. A run becomes a row of results.csv, beside this
-file, when it is done; a run that has a row is not repeated. "published" and "ours" keep each epoch in checkpoints/ and
-continue from there.
+"published" and "ours" are recipes 1 and 3 of lesson 05 on the course's ResNet, "course" is the recipe of the full-size
+run (see training.py), "lesson09" is that lesson's final run (see time_to_accuracy.py). All learn from the same 45,000
+images. Nothing is chosen here: each network is the one after the last epoch, and meets the test images once. A run
+becomes a row of results/runs.csv when it is done; a run that has a row is not repeated. Those on the course's ResNet
+keep each epoch in checkpoints/ and continue from there; of "course" the whole History is kept in results/.
 """
 
 import argparse
@@ -28,14 +29,16 @@ from training import trained
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from helpers import data, train, utils
 
-TABLE = Path(__file__).with_suffix(".csv")
+FOLDER = Path(__file__).resolve().parents[2] / "results"
+TABLE = FOLDER / "runs.csv"
 NAMES = {
     "published": "its recipe, run here",
-    "ours": "the course's recipe",
+    "ours": "the course's short recipe",
+    "course": "the course's recipe",
     "lesson09": "lesson 09's network, six looks",
 }
 KEY = ("recipe", "width", "epochs", "seed")
-ACCURACIES = ("train", "valid", "best", "test", "one_look")
+ACCURACIES = ("train", "valid", "best", "test", "one_look", "mirrored")
 COLUMNS = (*KEY, "parameters", *ACCURACIES, "seconds", "rate", "machine", "data", "date")
 
 
@@ -55,6 +58,15 @@ def add(row, path=TABLE) -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
+
+
+def keep(history: train.History, path: Path) -> None:
+    """One line an epoch; loss, accuracy (0 to 1) and gradient norm with five digits, seconds whole."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, train.History.COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in history.rows:
+            writer.writerow({key: f"{value:.0f}" if key == "seconds" else f"{value:.5g}" for key, value in row.items()})
 
 
 def lesson09(width, epochs, seed, device) -> dict:
@@ -109,7 +121,7 @@ def summary(rows) -> str:
 
 def main():
     parser = argparse.ArgumentParser(description="Without arguments: print the table.")
-    parser.add_argument("recipe", nargs="?", choices=("published", "ours", "lesson09"))
+    parser.add_argument("recipe", nargs="?", choices=tuple(NAMES))
     parser.add_argument("numbers", type=int, nargs="*", metavar="WIDTH EPOCHS SEED ...")
     options = parser.parse_args()
     if options.recipe:
@@ -129,6 +141,8 @@ def main():
                 run = lesson09(width, epochs, seed, device)
             else:
                 run = trained(options.recipe, epochs, width, FIRST_BATCH, device, seed)
+            if options.recipe == "course":
+                keep(run["history"], FOLDER / f"course_{width}_{epochs}_{seed}.csv")
             for column in ACCURACIES:
                 if column in run:
                     run[column] = f"{100 * run[column]:.2f}"
