@@ -82,7 +82,10 @@ def test_formulas_are_mathml(lesson, page):
 
 
 @each_lesson
-def test_solutions_are_folded(lesson, page):
+def test_solutions_and_setup_are_folded(lesson, page):
+    (setup,) = page.find_all(class_="celltag_setup")
+    assert setup.details.summary.text.startswith("Setup: ")
+    assert "import subprocess" in setup.details.text
     solutions = page.find_all(class_="celltag_solution")
     assert len(solutions) == len(lesson.tagged("solution"))
     for solution in solutions:
