@@ -23,7 +23,7 @@ from helpers.augment import (  # noqa: F401  a lesson writes data.random_crop()
     random_sharpness,
 )
 from helpers.pictures import SIDE, read_image  # noqa: F401
-from helpers.utils import ROOT
+from helpers.utils import ROOT, profile
 
 # ---------------------------------------------------------------- images in memory
 
@@ -104,6 +104,8 @@ class Images:
 
 # ---------------------------------------------------------------- sources
 
+CI_SIZES = (2000, 500)  # training and test images in the profile ci, at most
+
 # name on plots, torchvision's class, by what a folder that has its files is known
 _SETS = {
     "cifar10": ("CIFAR-10", CIFAR10, ("cifar-10-batches-py", "cifar-10-python.tar.gz")),
@@ -124,7 +126,8 @@ def load(name: str | Path = "cifar10") -> tuple[Images, Images]:
     The environment variable DATA_DIR (default: `data/` in the repository; relative paths count from the repository)
     says where data sets are kept. What it holds is used: for "cifar10" the archive as torchvision stores it, or an
     image folder DATA_DIR/cifar10/{train,test}/<class>/*. Otherwise the set is downloaded there. If that fails,
-    "cifar10" falls back on drawn sample pictures, with a notice. DATA_DIR=sample asks for the sample at once.
+    "cifar10" falls back on drawn sample pictures, with a notice. DATA_DIR=sample asks for the sample at once. In the
+    profile ci, 2,000 training and 500 test images are kept of a larger set, the classes in proportion.
 
     Raises:
         ValueError: unknown name, DATA_DIR that holds something else, or a folder that is no image folder.
@@ -165,6 +168,9 @@ def load(name: str | Path = "cifar10") -> tuple[Images, Images]:
 
 
 def _told(train: Images, test: Images, source: str) -> tuple[Images, Images]:
+    if profile() == "ci" and (len(train) > CI_SIZES[0] or len(test) > CI_SIZES[1]):
+        train, test = (part.subset(size) for part, size in zip((train, test), CI_SIZES, strict=True))
+        source = f"a part of it, since the profile is ci; {source}"
     print(f"Data: {train.name}, {len(train):,} training and {len(test):,} test images ({source}).")
     return train, test
 
@@ -196,7 +202,7 @@ def _data_dir() -> Path:
 
 
 def _sample(why: str) -> tuple[Images, Images]:
-    drawn = (sample.draw(count, seed) for count, seed in ((2000, 1), (500, 2)))
+    drawn = (sample.draw(count, seed) for count, seed in zip(CI_SIZES, (1, 2), strict=True))
     return _told(*(Images(x, y, sample.CLASSES, "sample shapes") for x, y in drawn), f"drawn in code, because {why}")
 
 

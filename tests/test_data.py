@@ -163,6 +163,16 @@ def test_image_folder_in_data_dir_which_counts_from_the_repository(monkeypatch, 
     assert f"6 training and 6 test images (image folder {tmp_path.name}/cifar10)" in capsys.readouterr().out
 
 
+def test_the_profile_ci_keeps_a_part_of_a_large_set_and_says_so(monkeypatch, tmp_path, capsys):
+    write_folder(tmp_path)
+    monkeypatch.setattr(data, "CI_SIZES", (4, 2))
+    train, test = data.load(tmp_path)
+    assert (train.y.tolist(), test.y.tolist()) == ([0, 0, 1, 1], [0, 1])
+    assert "4 training and 2 test images (a part of it, since the profile is ci; " in capsys.readouterr().out
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    assert list(map(len, data.load(tmp_path))) == [6, 6]
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".JPEG"])
 def test_a_copy_in_jpeg_files_is_called_so(monkeypatch, tmp_path, suffix):
     write_folder(tmp_path / "cifar10")
