@@ -1,6 +1,7 @@
 """The form of the course: its lessons, what README and CONTRIBUTING print and promise, its requirements, its style."""
 
 import ast
+import csv
 import json
 import re
 import runpy
@@ -186,12 +187,27 @@ def results(monkeypatch):
 
 def test_every_accuracy_in_readme_is_one_that_was_measured(results):
     """By the runs behind its table, which the benchmark prints, or by a saved lesson."""
-    table = results["summary"](results["read"]())
+    rows = results["read"]()
+    table = results["summary"](rows)
     assert table in README
-    rows = results["TABLE"].read_text(encoding="utf-8").replace(",", "% ")
-    measured = "\n".join([table, rows, *map(saved_text, LESSONS)])
+    of_runs = [f"{row[name]:.2f}%" for row in rows for name in results["ACCURACIES"]]
+    measured = "\n".join([table, *of_runs, *map(saved_text, LESSONS)])
     elsewhere = {"90.22%"}  # one run of tests/benchmarks/time_to_accuracy.py, as the text says
-    assert {n for n in re.findall(r"\d+\.\d+%", README) if n not in measured} <= elsewhere
+    accuracies = r"\d+\.\d+%"
+    assert set(re.findall(accuracies, README)) - set(re.findall(accuracies, measured)) <= elsewhere
+
+
+def test_each_history_in_results_is_that_of_its_row(results):
+    rows = {"{recipe}_{width:.0f}_{epochs:.0f}_{seed:.0f}".format(**row): row for row in results["read"]()}
+    paths = [path for path in results["FOLDER"].glob("*.csv") if path != results["TABLE"]]
+    assert paths
+    for path in paths:
+        with open(path, newline="", encoding="utf-8") as file:
+            accuracy = [100 * float(epoch["valid_accuracy"]) for epoch in csv.DictReader(file)]
+        row = rows[path.stem]
+        assert (len(accuracy), round(accuracy[-1], 2), round(max(accuracy), 2)) == tuple(
+            row[name] for name in ("epochs", "valid", "best")
+        )
 
 
 def test_the_pictures_of_readme_are_those_of_the_lessons():

@@ -165,6 +165,7 @@ def test_image_folder_in_data_dir_which_counts_from_the_repository(monkeypatch, 
 
 def test_the_profile_ci_keeps_a_part_of_a_large_set_and_says_so(monkeypatch, tmp_path, capsys):
     write_folder(tmp_path)
+    monkeypatch.setenv("COURSE_PROFILE", "ci")
     monkeypatch.setattr(data, "CI_SIZES", (4, 2))
     train, test = data.load(tmp_path)
     assert (train.y.tolist(), test.y.tolist()) == ([0, 0, 1, 1], [0, 1])

@@ -33,8 +33,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "results"
 TABLE = FOLDER / "runs.csv"
 NAMES = {
     "published": "its recipe, run here",
-    "ours": "the course's short recipe",
-    "course": "the course's recipe",
+    "ours": "lesson 05's recipe",
+    "course": "the full-size recipe",
     "lesson09": "lesson 09's network, six looks",
 }
 KEY = ("recipe", "width", "epochs", "seed")
@@ -101,7 +101,9 @@ def summary(rows) -> str:
     groups = {}
     for row in rows:
         groups.setdefault(tuple(row[k] for k in KEY[:3]), []).append(row)
-    for (recipe, width, epochs), runs in groups.items():
+    # Wide networks first, lesson 09's last: what is to be compared stands together.
+    for recipe, width, epochs in sorted(groups, key=lambda group: (group[0] == "lesson09", -group[1])):
+        runs = groups[recipe, width, epochs]
 
         def mean(column, runs=runs):
             return statistics.mean(run[column] for run in runs)
